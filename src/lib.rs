@@ -1,0 +1,17 @@
+//! A Jenkins inbound agent without a JVM.
+//!
+//! The modules are layers; each knows only those listed below it.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod callables;
+pub mod channel;
+pub mod cli;
+pub mod demo;
+pub mod discovery;
+pub mod files;
+pub mod frame;
+pub mod object;
+pub mod process;
+pub mod session;
+pub mod transport;

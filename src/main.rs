@@ -1,0 +1,4 @@
+//! The `agent` binary.
+#![forbid(unsafe_code)]
+
+fn main() {}
