@@ -299,6 +299,9 @@ impl Graph {
     }
 }
 
+/// Key and value of a map.
+pub type Entry<'g> = (Option<View<'g>>, Option<View<'g>>);
+
 /// A node in its graph: what a callable's handler looks at.
 ///
 /// Fields are found by name, the most derived class first. As in Java, a field that the sender's class does not
@@ -620,7 +623,7 @@ impl<'g> View<'g> {
     ///
     /// # Errors
     /// If this is none of the known maps.
-    pub fn map(self) -> Result<Vec<(Option<View<'g>>, Option<View<'g>>)>, AccessError> {
+    pub fn map(self) -> Result<Vec<Entry<'g>>, AccessError> {
         let this = self.unwrapped();
         let declaring = ["java.util.HashMap", "java.util.TreeMap", "java.util.Hashtable", "java.util.CollSer"]
             .into_iter()

@@ -21,7 +21,7 @@ mod writer;
 
 pub use build::{Loader, ObjectBuilder};
 pub use error::{AccessError, DecodeError, Fault};
-pub use graph::{ClassDesc, Content, Data, Field, Graph, Node, NodeId, Object, Part, ProxyDesc, Value, View};
+pub use graph::{ClassDesc, Content, Data, Entry, Field, Graph, Node, NodeId, Object, Part, ProxyDesc, Value, View};
 pub use reader::{Limits, STREAM_HEADER};
 pub use typed::FromJava;
 
