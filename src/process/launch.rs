@@ -68,6 +68,9 @@ pub enum LaunchError {
         /// The system's text for it.
         text: String,
     },
+    /// The agent ends.
+    #[error("cannot launch a process: the agent is shutting down")]
+    ShutDown,
     /// A pipe could not be made.
     #[error("cannot make a pipe for a process: {0}")]
     Pipe(#[source] std::io::Error),
@@ -268,17 +271,26 @@ pub fn command_line(
 
 /// Launches a process with the agent's environment ([`EnvVars::agent`]) as the base.
 ///
+/// It is launched even if the future is dropped meanwhile. The runtime has to have its I/O enabled.
+///
 /// # Errors
 /// [`LaunchError`].
 pub async fn launch(launch: Launch) -> Result<Launched, LaunchError> {
-    launch_with(EnvVars::agent(), launch).await
+    launch_with(EnvVars::agent().clone(), launch).await
 }
 
 /// [`launch`] with another environment as the base.
 ///
 /// # Errors
 /// [`LaunchError`].
-pub async fn launch_with(base: &EnvVars, launch: Launch) -> Result<Launched, LaunchError> {
+pub async fn launch_with(base: EnvVars, launch: Launch) -> Result<Launched, LaunchError> {
+    // A working directory on a file system that hangs must not hold up the channel.
+    tokio::task::spawn_blocking(move || launch_blocking(&base, launch))
+        .await
+        .unwrap_or(Err(LaunchError::ShutDown))
+}
+
+fn launch_blocking(base: &EnvVars, launch: Launch) -> Result<Launched, LaunchError> {
     let mut overrides = EnvVars::new();
     for (at, entry) in launch.environment.iter().enumerate() {
         let (name, value) = entry
@@ -315,11 +327,14 @@ pub async fn launch_with(base: &EnvVars, launch: Launch) -> Result<Launched, Lau
         return Err(LaunchError::Nul("environment"));
     }
     let directory = launch.working_directory;
-    if let Some(directory) = &directory
-        && !directory.exists()
+    // A relative program is looked for from there, whenever the child changes to it.
+    let absolute = directory
+        .as_ref()
+        .map(|directory| std::path::absolute(directory).unwrap_or_else(|_| directory.clone()));
+    if let Some(absolute) = &absolute
+        && !absolute.exists()
     {
-        let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
-        return Err(LaunchError::NoWorkingDirectory(absolute));
+        return Err(LaunchError::NoWorkingDirectory(absolute.clone()));
     }
     let cannot_run = |errno: i32| LaunchError::CannotRun {
         program: program.clone(),
@@ -327,7 +342,7 @@ pub async fn launch_with(base: &EnvVars, launch: Launch) -> Result<Launched, Lau
         errno,
         text: system_text(errno),
     };
-    let executable = find_program(program, directory.as_deref(), base, &env).map_err(cannot_run)?;
+    let executable = find_program(program, absolute.as_deref(), base, &env).map_err(cannot_run)?;
 
     // Each pipe in a variable of its own: the child's ends are closed on every way out.
     let (stdin, child_stdin) = match launch.stdin {
@@ -367,8 +382,8 @@ pub async fn launch_with(base: &EnvVars, launch: Launch) -> Result<Launched, Lau
             .stdin(stdio(&child_stdin)?)
             .stdout(stdio(&child_stdout)?)
             .stderr(stdio(&child_stderr)?);
-        if let Some(directory) = &directory {
-            command.current_dir(directory);
+        if let Some(absolute) = &absolute {
+            command.current_dir(absolute);
         }
         tokio::process::Command::from(command).spawn()
     };
@@ -383,7 +398,7 @@ pub async fn launch_with(base: &EnvVars, launch: Launch) -> Result<Launched, Lau
         {
             Some(ETXTBSY) if tries < BUSY_TRIES => {
                 tries += 1;
-                tokio::time::sleep(BUSY_PAUSE).await;
+                std::thread::sleep(BUSY_PAUSE);
             }
             // A script without `#!` is the shell's, for Java (`execve_as_traditional_shell_script`) as for `execvp`.
             Some(ENOEXEC) => {
@@ -607,7 +622,7 @@ mod tests {
         let base = EnvVars::agent().clone();
         let mut request = piped(&["sh", "-c", "echo $A $$A $NONE_SUCH_; echo $$PATH", "${A}"]);
         request.environment = words(&["A=1", "B=$A", "PATH+X=/x/$B"]);
-        let mut launched = launch_with(&base, request).await.unwrap();
+        let mut launched = launch_with(base.clone(), request).await.unwrap();
         let text = output(&mut launched).await;
         let path = base.get("PATH").unwrap();
         assert_eq!(text, format!("1 1\n/x/1:{path}\n"));
@@ -730,7 +745,7 @@ mod tests {
         ] {
             let mut request = piped(&[program, "x"]);
             request.environment = vec![format!("PATH+T={}", place("child"))];
-            let mut launched = launch_with(&base, request).await.unwrap();
+            let mut launched = launch_with(base.clone(), request).await.unwrap();
             assert_eq!(output(&mut launched).await, expected);
         }
     }
