@@ -19,8 +19,7 @@ const CLASS_NAME: &str = "hudson.remoting.Capability";
 
 /// Everything of the serialized object before the mask: `STREAM_MAGIC`, version 5, `TC_OBJECT`, `TC_CLASSDESC`, the
 /// name, serialVersionUID 1, `SC_SERIALIZABLE`, the one field `long mask`, no annotation, no superclass.
-const PREFIX: &[u8] =
-    b"\xac\xed\0\x05sr\0\x1ahudson.remoting.Capability\0\0\0\0\0\0\0\x01\x02\0\x01J\0\x04maskxp";
+const PREFIX: &[u8] = b"\xac\xed\0\x05sr\0\x1ahudson.remoting.Capability\0\0\0\0\0\0\0\x01\x02\0\x01J\0\x04maskxp";
 
 impl Capability {
     /// Answers and requests carry class loaders (`MultiClassLoaderSerializer`).
@@ -65,9 +64,7 @@ impl Capability {
     /// # Errors
     /// [`CapabilityError`] for anything else.
     pub fn from_base64(text: &str) -> Result<Self, CapabilityError> {
-        let object = BASE64_STANDARD
-            .decode(text.trim_ascii())
-            .map_err(|_| CapabilityError("not base64"))?;
+        let object = BASE64_STANDARD.decode(text.trim_ascii()).map_err(|_| CapabilityError("not base64"))?;
         let mask = parse(&object)?;
         Ok(Capability { mask })
     }
@@ -125,24 +122,17 @@ fn parse(object: &[u8]) -> Result<u64, CapabilityError> {
         }
         values_before += size;
     }
-    expect(
-        &mut rest,
-        b"xp",
-        "an unexpected class annotation or superclass",
-    )?;
+    expect(&mut rest, b"xp", "an unexpected class annotation or superclass")?;
     take(&mut rest, offset.ok_or(CapabilityError("no mask"))?)?;
     array(&mut rest).map(u64::from_be_bytes)
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], CapabilityError> {
-    rest.split_off(..length)
-        .ok_or(CapabilityError("it ends early"))
+    rest.split_off(..length).ok_or(CapabilityError("it ends early"))
 }
 
 fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], CapabilityError> {
-    let (array, tail) = rest
-        .split_first_chunk()
-        .ok_or(CapabilityError("it ends early"))?;
+    let (array, tail) = rest.split_first_chunk().ok_or(CapabilityError("it ends early"))?;
     *rest = tail;
     Ok(*array)
 }
@@ -163,49 +153,34 @@ mod tests {
     use proptest::prelude::*;
 
     /// What remoting 4.7 and 3386 put on the wire.
-    const RECORDED: &str =
-        "rO0ABXNyABpodWRzb24ucmVtb3RpbmcuQ2FwYWJpbGl0eQAAAAAAAAABAgABSgAEbWFza3hwAAAAAAAAAf4=";
+    const RECORDED: &str = "rO0ABXNyABpodWRzb24ucmVtb3RpbmcuQ2FwYWJpbGl0eQAAAAAAAAABAgABSgAEbWFza3hwAAAAAAAAAf4=";
 
     #[test]
     fn ours_is_what_java_sends() {
         assert_eq!(Capability::OURS.to_base64(), RECORDED);
-        assert_eq!(
-            Capability::from_base64(&format!("{RECORDED}\r\n")),
-            Ok(Capability::OURS)
-        );
+        assert_eq!(Capability::from_base64(&format!("{RECORDED}\r\n")), Ok(Capability::OURS));
     }
 
     #[test]
     fn fields_of_a_future_version_are_skipped() {
         // class Capability { int extra; long mask; String text; String other; }
-        let mut object =
-            b"\xac\xed\0\x05sr\0\x1ahudson.remoting.Capability\0\0\0\0\0\0\0\x01\x02\0\x04"
-                .to_vec();
+        let mut object = b"\xac\xed\0\x05sr\0\x1ahudson.remoting.Capability\0\0\0\0\0\0\0\x01\x02\0\x04".to_vec();
         object.extend_from_slice(b"I\0\x05extraJ\0\x04mask");
-        object
-            .extend_from_slice(b"L\0\x04textt\0\x12Ljava/lang/String;L\0\x05otherq\0\x7e\0\x01xp");
+        object.extend_from_slice(b"L\0\x04textt\0\x12Ljava/lang/String;L\0\x05otherq\0\x7e\0\x01xp");
         object.extend_from_slice(b"\0\0\0\x07\0\0\0\0\0\0\x01\x02t\0\x01at\0\x01b");
-        assert_eq!(
-            Capability::from_base64(&BASE64_STANDARD.encode(&object)),
-            Ok(Capability { mask: 0x102 })
-        );
+        assert_eq!(Capability::from_base64(&BASE64_STANDARD.encode(&object)), Ok(Capability { mask: 0x102 }));
     }
 
     #[test]
     fn nothing_else_is_accepted() {
         let object = BASE64_STANDARD.decode(RECORDED).unwrap();
         for length in 0..object.len() {
-            assert!(
-                Capability::from_base64(&BASE64_STANDARD.encode(&object[..length])).is_err(),
-                "{length}"
-            );
+            assert!(Capability::from_base64(&BASE64_STANDARD.encode(&object[..length])).is_err(), "{length}");
         }
         let mut other_class = object.clone();
         other_class[10] ^= 1;
         assert_eq!(
-            Capability::from_base64(&BASE64_STANDARD.encode(other_class))
-                .unwrap_err()
-                .to_string(),
+            Capability::from_base64(&BASE64_STANDARD.encode(other_class)).unwrap_err().to_string(),
             "the controller's remoting capability is malformed: an object of another class"
         );
         assert!(Capability::from_base64("<html>").is_err());

@@ -29,10 +29,7 @@ impl ChunkHeader {
     /// Reads a header.
     pub fn parse(bytes: [u8; Self::SIZE]) -> Self {
         let word = u16::from_be_bytes(bytes);
-        ChunkHeader {
-            length: word & 0x7fff,
-            more: word & 0x8000 != 0,
-        }
+        ChunkHeader { length: word & 0x7fff, more: word & 0x8000 != 0 }
     }
 
     /// Writes a header; bits of the length beyond 15 are cut off.
@@ -44,19 +41,13 @@ impl ChunkHeader {
 /// The chunks of a command in order: header and payload. An empty command is one empty chunk.
 ///
 /// `chunk_size` is clamped to 1 ..= [`MAX_CHUNK_SIZE`].
-pub fn encode(
-    command: &[u8],
-    chunk_size: usize,
-) -> impl Iterator<Item = ([u8; ChunkHeader::SIZE], &[u8])> {
+pub fn encode(command: &[u8], chunk_size: usize) -> impl Iterator<Item = ([u8; ChunkHeader::SIZE], &[u8])> {
     let size = chunk_size.clamp(1, MAX_CHUNK_SIZE);
     let mut rest = Some(command);
     std::iter::from_fn(move || {
         let (payload, tail) = rest?.split_at_checked(size).unwrap_or((rest?, &[]));
         rest = (!tail.is_empty()).then_some(tail);
-        let header = ChunkHeader {
-            length: payload.len() as u16,
-            more: rest.is_some(),
-        };
+        let header = ChunkHeader { length: payload.len() as u16, more: rest.is_some() };
         Some((header.to_bytes(), payload))
     })
 }
@@ -99,11 +90,7 @@ impl Default for Assembler {
 impl Assembler {
     /// An assembler that refuses commands of more than `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Assembler {
-            limit,
-            input: BytesMut::new(),
-            partial: None,
-        }
+        Assembler { limit, input: BytesMut::new(), partial: None }
     }
 
     /// Where to append bytes read from a stream; call [`Assembler::next`] until it has no more before reading again.
@@ -130,10 +117,7 @@ impl Assembler {
     ///
     /// # Errors
     /// [`FrameError::CommandTooLarge`], again at each further call.
-    #[allow(
-        clippy::should_implement_trait,
-        reason = "it can be `None` now and `Some` later"
-    )]
+    #[allow(clippy::should_implement_trait, reason = "it can be `None` now and `Some` later")]
     pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         loop {
             let Some(&header) = self.input.first_chunk() else {
@@ -178,9 +162,9 @@ impl Assembler {
     pub fn finish(&self) -> Result<(), FrameError> {
         match &self.partial {
             None if self.input.is_empty() => Ok(()),
-            partial => Err(FrameError::Truncated {
-                received: self.input.len() + partial.as_ref().map_or(0, BytesMut::len),
-            }),
+            partial => {
+                Err(FrameError::Truncated { received: self.input.len() + partial.as_ref().map_or(0, BytesMut::len) })
+            }
         }
     }
 }
@@ -191,9 +175,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     fn wire(command: &[u8], chunk_size: usize) -> Vec<u8> {
-        encode(command, chunk_size)
-            .flat_map(|(header, payload)| [&header, payload].concat())
-            .collect()
+        encode(command, chunk_size).flat_map(|(header, payload)| [&header, payload].concat()).collect()
     }
 
     fn drain(assembler: &mut Assembler) -> Result<Vec<Bytes>, FrameError> {
@@ -214,9 +196,7 @@ mod tests {
     fn empty_chunks_end_or_continue_a_command() {
         let mut assembler = Assembler::default();
         // As ChunkedOutputStream cuts a command that fills its buffer exactly, and what it sends when closed.
-        assembler.feed(Bytes::from_static(
-            b"\x80\0\x80\x02ab\x80\0\0\0\0\0\0\x01c\0\0",
-        ));
+        assembler.feed(Bytes::from_static(b"\x80\0\x80\x02ab\x80\0\0\0\0\0\0\x01c\0\0"));
         assert_eq!(drain(&mut assembler).unwrap(), ["ab", "c"]);
         assert_eq!(assembler.finish(), Ok(()));
     }
@@ -251,10 +231,7 @@ mod tests {
             let mut assembler = Assembler::default();
             assembler.feed(Bytes::copy_from_slice(&bytes[..end]));
             assert_eq!(assembler.next(), Ok(None), "{end}");
-            assert!(
-                matches!(assembler.finish(), Err(FrameError::Truncated { .. })),
-                "{end}"
-            );
+            assert!(matches!(assembler.finish(), Err(FrameError::Truncated { .. })), "{end}");
         }
     }
 

@@ -7,10 +7,8 @@ mod preamble;
 
 pub use capability::{Capability, CapabilityError};
 pub use chunk::{
-    Assembler, ChunkHeader, DEFAULT_CHUNK_SIZE, DEFAULT_COMMAND_LIMIT, FrameError, MAX_CHUNK_SIZE,
-    encode,
+    Assembler, ChunkHeader, DEFAULT_CHUNK_SIZE, DEFAULT_COMMAND_LIMIT, FrameError, MAX_CHUNK_SIZE, encode,
 };
 pub use preamble::{
-    BINARY_PREAMBLE, CAPABILITY_PREAMBLE, MAX_BANNER, PreambleError, PreambleScanner,
-    TEXT_PREAMBLE, preamble,
+    BINARY_PREAMBLE, CAPABILITY_PREAMBLE, MAX_BANNER, PreambleError, PreambleScanner, TEXT_PREAMBLE, preamble,
 };

@@ -23,12 +23,7 @@ const SHOWN: usize = 100;
 
 /// What this agent sends first: its capability and binary mode.
 pub fn preamble(capability: Capability) -> Vec<u8> {
-    [
-        CAPABILITY_PREAMBLE,
-        capability.to_base64().as_bytes(),
-        BINARY_PREAMBLE,
-    ]
-    .concat()
+    [CAPABILITY_PREAMBLE, capability.to_base64().as_bytes(), BINARY_PREAMBLE].concat()
 }
 
 /// A stream that doesn't begin as a controller's.
@@ -36,9 +31,7 @@ pub fn preamble(capability: Capability) -> Vec<u8> {
 #[non_exhaustive]
 pub enum PreambleError {
     /// Much came, but no preamble.
-    #[error(
-        "no controller speaks here: {MAX_BANNER} bytes without a remoting preamble, beginning {beginning:?}"
-    )]
+    #[error("no controller speaks here: {MAX_BANNER} bytes without a remoting preamble, beginning {beginning:?}")]
     NotFound {
         /// How it begins.
         beginning: String,
@@ -100,11 +93,7 @@ impl PreambleScanner {
             }
             let preambles = [BINARY_PREAMBLE, TEXT_PREAMBLE, CAPABILITY_PREAMBLE];
             for (preamble, matched) in preambles.iter().zip(&mut self.matched) {
-                *matched = if preamble[*matched] == byte {
-                    *matched + 1
-                } else {
-                    usize::from(preamble[0] == byte)
-                };
+                *matched = if preamble[*matched] == byte { *matched + 1 } else { usize::from(preamble[0] == byte) };
             }
             match [0, 1, 2].map(|i| self.matched[i] == preambles[i].len()) {
                 [true, ..] => {
@@ -151,18 +140,12 @@ mod tests {
 
     #[test]
     fn text_mode_is_refused() {
-        assert_eq!(
-            scan(b"<===[HUDSON TRANSMISSION BEGINS]===>", 7),
-            Err(PreambleError::TextMode)
-        );
+        assert_eq!(scan(b"<===[HUDSON TRANSMISSION BEGINS]===>", 7), Err(PreambleError::TextMode));
     }
 
     #[test]
     fn mode_without_capability_is_none() {
-        assert_eq!(
-            scan(b"Welcome\n\0\0\0\0", 3),
-            Ok(Some((Capability::NONE, 12)))
-        );
+        assert_eq!(scan(b"Welcome\n\0\0\0\0", 3), Ok(Some((Capability::NONE, 12))));
     }
 
     #[test]
@@ -176,10 +159,7 @@ mod tests {
     fn endless_noise_is_bounded() {
         let noise = b"login: ".repeat(MAX_BANNER);
         let error = scan(&noise, 1000).unwrap_err();
-        assert!(
-            error.to_string().contains("beginning \"login: login: "),
-            "{error}"
-        );
+        assert!(error.to_string().contains("beginning \"login: login: "), "{error}");
         let mut endless = CAPABILITY_PREAMBLE.to_vec();
         endless.resize(MAX_BANNER, b'A');
         assert_eq!(scan(&endless, 1000), Err(PreambleError::CapabilityTooLong));

@@ -65,12 +65,7 @@ impl EnvVars {
     /// The given variables less [`SECRET_VARIABLES`]. Bytes that are no UTF-8 are replaced, as Java does.
     fn without_secrets(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let mut env: Self = variables
-            .map(|(name, value)| {
-                (
-                    name.to_string_lossy().into_owned(),
-                    value.to_string_lossy().into_owned(),
-                )
-            })
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
             .collect();
         for name in SECRET_VARIABLES {
             env.remove(name);
@@ -79,15 +74,12 @@ impl EnvVars {
     }
 
     fn position(&self, name: &str) -> Result<usize, usize> {
-        self.entries
-            .binary_search_by(|(other, _)| compare_ignoring_case(other, name))
+        self.entries.binary_search_by(|(other, _)| compare_ignoring_case(other, name))
     }
 
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.position(name)
-            .ok()
-            .map(|at| self.entries[at].1.as_str())
+        self.position(name).ok().map(|at| self.entries[at].1.as_str())
     }
 
     /// Sets a variable. One that differs only in case keeps its spelling and gets the value, as in a `TreeMap`.
@@ -204,9 +196,7 @@ enum Macro<'a> {
 /// Parses what follows a `$` and tells how many bytes of it belong to the macro.
 fn parse_macro(after: &str) -> Option<(Macro<'_>, usize)> {
     let name_length = |s: &str, dots: bool| {
-        s.bytes()
-            .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_' || (dots && *b == b'.'))
-            .count()
+        s.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_' || (dots && *b == b'.')).count()
     };
     match after.as_bytes().first()? {
         b'$' => Some((Macro::Dollar, 1)),
@@ -228,10 +218,7 @@ fn parse_macro(after: &str) -> Option<(Macro<'_>, usize)> {
 ///
 /// # Errors
 /// [`TooLarge`].
-pub fn replace_macro<'v>(
-    text: &str,
-    mut resolve: impl FnMut(&str) -> Option<&'v str>,
-) -> Result<String, TooLarge> {
+pub fn replace_macro<'v>(text: &str, mut resolve: impl FnMut(&str) -> Option<&'v str>) -> Result<String, TooLarge> {
     let mut out = String::with_capacity(text.len().min(MAX_EXPANDED_BYTES));
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -311,11 +298,7 @@ fn override_order(target: &EnvVars, overrides: &EnvVars) -> Vec<usize> {
 
 /// `hudson.util.CyclicGraphDetector` without recursion: nodes after those they refer to, or the first cycle (which begins
 /// and ends with the same node).
-fn sort_by_references(
-    nodes: &[usize],
-    references: &[Vec<usize>],
-    steps: &mut usize,
-) -> Result<Vec<usize>, Vec<usize>> {
+fn sort_by_references(nodes: &[usize], references: &[Vec<usize>], steps: &mut usize) -> Result<Vec<usize>, Vec<usize>> {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
         New,
@@ -361,27 +344,14 @@ fn sort_by_references(
 
 /// `OverrideOrderCalculator.cutCycle`: the reference to the first variable of the cycle that has a value already, or else
 /// to the first one, is dropped.
-fn cut_cycle(
-    target: &EnvVars,
-    overrides: &EnvVars,
-    references: &mut [Vec<usize>],
-    cycle: &[usize],
-) {
+fn cut_cycle(target: &EnvVars, overrides: &EnvVars, references: &mut [Vec<usize>], cycle: &[usize]) {
     let name = |at: usize| overrides.entries[at].0.as_str();
-    let referee = cycle
-        .iter()
-        .copied()
-        .find(|&at| target.get(name(at)).is_some())
-        .unwrap_or(cycle[0]);
+    let referee = cycle.iter().copied().find(|&at| target.get(name(at)).is_some()).unwrap_or(cycle[0]);
     // The first is also the last, so that there is always one before the last appearance.
     let last = cycle.iter().rposition(|&at| at == referee).unwrap_or(1);
     let referrer = cycle[last.saturating_sub(1)];
     references[referrer].retain(|&to| to != referee);
-    tracing::debug!(
-        variable = name(referrer),
-        refers_to = name(referee),
-        "cut a circle of environment variables"
-    );
+    tracing::debug!(variable = name(referrer), refers_to = name(referee), "cut a circle of environment variables");
 }
 
 #[cfg(test)]
@@ -418,10 +388,7 @@ mod tests {
             ("${A.B}", "a-b"),
             ("/$A/$B/$AA", "/a/B/aa"),
             ("$A-$AA", "a-aa"),
-            (
-                "/$A/foo/can/$B/you-believe_$AA~it?",
-                "/a/foo/can/B/you-believe_aa~it?",
-            ),
+            ("/$A/foo/can/$B/you-believe_$AA~it?", "/a/foo/can/B/you-believe_aa~it?"),
             ("$$$DOLLAR${AA}$$B${ENCLOSED}$it", "$$aa$Ba${A}$it"),
             ("", ""),
             ("$", "$"),
@@ -446,10 +413,7 @@ mod tests {
         vars.put("b_", "1");
         vars.put("BA", "2");
         // `_` lies between the cases in ASCII; Java compares lower case.
-        assert_eq!(
-            vars.iter().map(|(n, _)| n).collect::<Vec<_>>(),
-            ["b_", "BA", "Path"]
-        );
+        assert_eq!(vars.iter().map(|(n, _)| n).collect::<Vec<_>>(), ["b_", "BA", "Path"]);
     }
 
     #[test]
@@ -459,10 +423,7 @@ mod tests {
         vars.override_with("NEW+X", "/new");
         vars.override_with("GONE", "");
         vars.override_with("+ODD", "v");
-        assert_eq!(
-            vars,
-            env(&[("PATH", "/maven/bin:/bin"), ("NEW", "/new"), ("+ODD", "v")])
-        );
+        assert_eq!(vars, env(&[("PATH", "/maven/bin:/bin"), ("NEW", "/new"), ("+ODD", "v")]));
         vars.override_with("path+A", "/a");
         assert_eq!(vars.get("PATH"), Some("/a:/maven/bin:/bin"));
         // The name is removed as it stands, so an empty PATH+X changes nothing.
@@ -516,30 +477,14 @@ mod tests {
             ),
             (
                 &[],
-                &[
-                    ("A", "x"),
-                    ("B", "${A}"),
-                    ("C", "${B}"),
-                    ("D", "${E}"),
-                    ("E", "${C}"),
-                ],
+                &[("A", "x"), ("B", "${A}"), ("C", "${B}"), ("D", "${E}"), ("E", "${C}")],
                 &["A", "B", "C", "E", "D"],
             ),
-            (
-                &[],
-                &[("A", "x"), ("B", "${A}"), ("C", "${A}${B}")],
-                &["A", "B", "C"],
-            ),
+            (&[], &[("A", "x"), ("B", "${A}"), ("C", "${A}${B}")], &["A", "B", "C"]),
             (&[], &[("PATH", "some;${PATH}")], &["PATH"]),
             (
                 &[("C", "Existing")],
-                &[
-                    ("A", "${B}"),
-                    ("B", "${C}"),
-                    ("C", "${A}"),
-                    ("D", "${C}${E}"),
-                    ("E", "${C}${D}"),
-                ],
+                &[("A", "${B}"), ("B", "${C}"), ("C", "${A}"), ("D", "${C}${E}"), ("E", "${C}${D}")],
                 &["B", "A", "C", "E", "D"],
             ),
             (&[], &[("A", "$b"), ("B", "x")], &["B", "A"]),
@@ -565,28 +510,19 @@ mod tests {
 
     #[test]
     fn long_chains_and_many_cycles_end() {
-        let chain: EnvVars = (0..20_000)
-            .map(|i| (format!("V{i:05}"), format!("$V{:05}", i + 1)))
-            .collect();
+        let chain: EnvVars = (0..20_000).map(|i| (format!("V{i:05}"), format!("$V{:05}", i + 1))).collect();
         let order = override_order(&EnvVars::new(), &chain);
         assert_eq!(order.first(), Some(&19_999));
 
         let everyone: String = (0..100).map(|i| format!("$V{i:03}")).collect();
-        let tangle: EnvVars = (0..100)
-            .map(|i| (format!("V{i:03}"), everyone.clone()))
-            .collect();
+        let tangle: EnvVars = (0..100).map(|i| (format!("V{i:03}"), everyone.clone())).collect();
         assert_eq!(override_order(&EnvVars::new(), &tangle).len(), 100);
     }
 
     #[test]
     fn secrets_of_the_agent_are_not_passed_on() {
-        let given = [
-            ("JENKINS_SECRET", "s"),
-            ("jenkins_secret", "t"),
-            ("HOME", "/h"),
-        ];
-        let vars =
-            EnvVars::without_secrets(given.iter().map(|&(n, v)| (OsString::from(n), v.into())));
+        let given = [("JENKINS_SECRET", "s"), ("jenkins_secret", "t"), ("HOME", "/h")];
+        let vars = EnvVars::without_secrets(given.iter().map(|&(n, v)| (OsString::from(n), v.into())));
         assert_eq!(vars, env(&[("HOME", "/h")]));
     }
 

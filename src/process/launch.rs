@@ -77,9 +77,7 @@ pub enum LaunchError {
 }
 
 fn in_directory(directory: &Option<PathBuf>) -> String {
-    directory.as_ref().map_or_else(String::new, |directory| {
-        format!(" (in directory \"{}\")", directory.display())
-    })
+    directory.as_ref().map_or_else(String::new, |directory| format!(" (in directory \"{}\")", directory.display()))
 }
 
 /// Where the standard input of a process comes from.
@@ -194,10 +192,9 @@ impl Process {
         match ended.as_deref() {
             Ok(Some(Ok(code))) => Ok(*code),
             Ok(Some(Err(error))) => Err(std::io::Error::other(error.clone())),
-            Ok(None) | Err(_) => Err(std::io::Error::other(format!(
-                "the agent stopped waiting for process {}",
-                self.pid
-            ))),
+            Ok(None) | Err(_) => {
+                Err(std::io::Error::other(format!("the agent stopped waiting for process {}", self.pid)))
+            }
         }
     }
 
@@ -206,11 +203,7 @@ impl Process {
     ///
     /// # Errors
     /// As [`Process::wait`].
-    pub async fn join(
-        &self,
-        copiers: impl Future<Output = ()>,
-        leak_wait: Duration,
-    ) -> std::io::Result<Joined> {
+    pub async fn join(&self, copiers: impl Future<Output = ()>, leak_wait: Duration) -> std::io::Result<Joined> {
         tokio::pin!(copiers);
         let wait = self.wait();
         tokio::pin!(wait);
@@ -225,9 +218,7 @@ impl Process {
     /// `Proc.LocalProc.destroy`: kills it, its descendants, and all processes with its cookie. Returns when they have ended
     /// or can't be made to.
     pub async fn kill_tree(&self, policy: KillPolicy) -> KillReport {
-        let cookie = [(COOKIE_VARIABLE, self.cookie.as_str())]
-            .into_iter()
-            .collect();
+        let cookie = [(COOKIE_VARIABLE, self.cookie.as_str())].into_iter().collect();
         tree::kill_process(self.identity, cookie, policy).await
     }
 }
@@ -235,11 +226,7 @@ impl Process {
 /// `Launcher.maskedPrintCommandLine`: the line, without its line feed, that announces a launch in the log.
 ///
 /// Masked words show as `********`; a mask that is too short hides the rest.
-pub fn command_line(
-    command: &[String],
-    masks: Option<&[bool]>,
-    working_directory: Option<&str>,
-) -> String {
+pub fn command_line(command: &[String], masks: Option<&[bool]>, working_directory: Option<&str>) -> String {
     let mut line = String::new();
     if let Some(directory) = working_directory {
         // `replaceFirst("^.+[/\\\\]", "")`, where the dot is no line terminator.
@@ -285,17 +272,13 @@ pub async fn launch(launch: Launch) -> Result<Launched, LaunchError> {
 /// [`LaunchError`].
 pub async fn launch_with(base: EnvVars, launch: Launch) -> Result<Launched, LaunchError> {
     // A working directory on a file system that hangs must not hold up the channel.
-    tokio::task::spawn_blocking(move || launch_blocking(&base, launch))
-        .await
-        .unwrap_or(Err(LaunchError::ShutDown))
+    tokio::task::spawn_blocking(move || launch_blocking(&base, launch)).await.unwrap_or(Err(LaunchError::ShutDown))
 }
 
 fn launch_blocking(base: &EnvVars, launch: Launch) -> Result<Launched, LaunchError> {
     let mut overrides = EnvVars::new();
     for (at, entry) in launch.environment.iter().enumerate() {
-        let (name, value) = entry
-            .split_once('=')
-            .ok_or(LaunchError::BadEnvironment(at))?;
+        let (name, value) = entry.split_once('=').ok_or(LaunchError::BadEnvironment(at))?;
         overrides.put(name, value);
     }
     let mut env = base.clone();
@@ -320,17 +303,13 @@ fn launch_blocking(base: &EnvVars, launch: Launch) -> Result<Launched, LaunchErr
     if words.iter().any(|word| word.contains('\0')) {
         return Err(LaunchError::Nul("command"));
     }
-    if env
-        .iter()
-        .any(|(n, v)| n.contains('\0') || v.contains('\0'))
-    {
+    if env.iter().any(|(n, v)| n.contains('\0') || v.contains('\0')) {
         return Err(LaunchError::Nul("environment"));
     }
     let directory = launch.working_directory;
     // A relative program is looked for from there, whenever the child changes to it.
-    let absolute = directory
-        .as_ref()
-        .map(|directory| std::path::absolute(directory).unwrap_or_else(|_| directory.clone()));
+    let absolute =
+        directory.as_ref().map(|directory| std::path::absolute(directory).unwrap_or_else(|_| directory.clone()));
     if let Some(absolute) = &absolute
         && !absolute.exists()
     {
@@ -391,11 +370,7 @@ fn launch_blocking(base: &EnvVars, launch: Launch) -> Result<Launched, LaunchErr
     let mut tries = 1;
     let spawned = loop {
         let spawned = spawn(&executable, program, &plain);
-        match spawned
-            .as_ref()
-            .err()
-            .and_then(std::io::Error::raw_os_error)
-        {
+        match spawned.as_ref().err().and_then(std::io::Error::raw_os_error) {
             Some(ETXTBSY) if tries < BUSY_TRIES => {
                 tries += 1;
                 std::thread::sleep(BUSY_PAUSE);
@@ -411,12 +386,7 @@ fn launch_blocking(base: &EnvVars, launch: Launch) -> Result<Launched, LaunchErr
         }
     };
     let child = spawned.map_err(|error| cannot_run(error.raw_os_error().unwrap_or(ENOENT)))?;
-    Ok(Launched {
-        process: watch_over(child, cookie),
-        stdin,
-        stdout,
-        stderr,
-    })
+    Ok(Launched { process: watch_over(child, cookie), stdin, stdout, stderr })
 }
 
 fn new_pipe() -> Result<(OwnedFd, OwnedFd), LaunchError> {
@@ -442,12 +412,7 @@ fn system_text(errno: i32) -> String {
 ///
 /// A name without a slash is looked for as Java does, in the `PATH` that the agent has and not in that of the new process
 /// (`JDK_execvpe`); unlike Java, then also in the latter.
-fn find_program(
-    program: &str,
-    directory: Option<&Path>,
-    base: &EnvVars,
-    env: &EnvVars,
-) -> Result<PathBuf, i32> {
+fn find_program(program: &str, directory: Option<&Path>, base: &EnvVars, env: &EnvVars) -> Result<PathBuf, i32> {
     let directory = directory.unwrap_or(Path::new(""));
     if program.contains('/') {
         return Ok(directory.join(program));
@@ -457,15 +422,10 @@ fn find_program(
         return Err(errno);
     }
     let default = ":/bin:/usr/bin";
-    let paths = [
-        base.get("PATH").unwrap_or(default),
-        env.get("PATH").unwrap_or(default),
-    ];
+    let paths = [base.get("PATH").unwrap_or(default), env.get("PATH").unwrap_or(default)];
     for element in paths.into_iter().flat_map(|path| path.split(':')) {
         // An empty element is the working directory.
-        let file = directory
-            .join(if element.is_empty() { "." } else { element })
-            .join(program);
+        let file = directory.join(if element.is_empty() { "." } else { element }).join(program);
         if file.is_file() {
             match rustix::fs::access(&file, rustix::fs::Access::EXEC_OK) {
                 Ok(()) => return Ok(file),
@@ -480,9 +440,7 @@ fn find_program(
 static LAUNCHED: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
 
 fn with_launched<T>(act: impl FnOnce(&mut HashSet<u32>) -> T) -> T {
-    let mut launched = LAUNCHED
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut launched = LAUNCHED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     act(launched.get_or_insert_default())
 }
 
@@ -507,20 +465,12 @@ fn watch_over(mut child: tokio::process::Child, cookie: String) -> Process {
         };
         sender.send_replace(Some(outcome));
     });
-    Process {
-        pid,
-        identity,
-        cookie,
-        exit,
-    }
+    Process { pid, identity, cookie, exit }
 }
 
 /// What `Process.waitFor` returns on Unix (`waitForProcessExit0`).
 fn java_exit_code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .or_else(|| status.signal().map(|signal| 0x80 + signal))
-        .unwrap_or(-1)
+    status.code().or_else(|| status.signal().map(|signal| 0x80 + signal)).unwrap_or(-1)
 }
 
 /// A random UUID (version 4). It has to be unique, not secret, so the standard library's randomness will do.
@@ -531,14 +481,7 @@ fn new_cookie() -> String {
     let bits = bits & !(0xf << 76) | (4 << 76);
     let bits = bits & !(0b11 << 62) | (0b10 << 62);
     let hex = format!("{bits:032x}");
-    [
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    ]
-    .join("-")
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 #[cfg(test)]
@@ -552,11 +495,7 @@ mod tests {
     }
 
     fn piped(command: &[&str]) -> Launch {
-        Launch {
-            command: words(command),
-            stdout: Output::Piped,
-            ..Launch::default()
-        }
+        Launch { command: words(command), stdout: Output::Piped, ..Launch::default() }
     }
 
     /// A shell script; its dollars are doubled as durable-task does it.
@@ -579,9 +518,8 @@ mod tests {
 
     #[test]
     fn announces_commands_as_java_does() {
-        let line = |command: &[&str], masks: Option<&[bool]>, directory| {
-            command_line(&words(command), masks, directory)
-        };
+        let line =
+            |command: &[&str], masks: Option<&[bool]>, directory| command_line(&words(command), masks, directory);
         for (directory, expected) in [
             (None, "$ ls"),
             (Some("/a/b/workspace"), "[workspace] $ ls"),
@@ -598,20 +536,12 @@ mod tests {
             line(&["sh", "-c", "echo \"a b\"", "a b", "a\"b", ""], None, None),
             "$ sh -c 'echo \"a b\"' \"a b\" a\"b "
         );
-        assert_eq!(
-            line(&["login", "se cret", "x"], Some(&[false, true]), None),
-            "$ login ******** ********"
-        );
+        assert_eq!(line(&["login", "se cret", "x"], Some(&[false, true]), None), "$ login ******** ********");
     }
 
     #[tokio::test]
     async fn exit_codes() {
-        for (script, code) in [
-            ("exit 0", 0),
-            ("exit 255", 255),
-            ("kill -TERM $$", 143),
-            ("kill -KILL $$", 137),
-        ] {
+        for (script, code) in [("exit 0", 0), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -KILL $$", 137)] {
             let (actual, _) = run(shell(script)).await;
             assert_eq!(actual, code, "{script}");
         }
@@ -675,11 +605,7 @@ mod tests {
         std::fs::write(path.join("file"), "").unwrap();
         let here = path.display();
         let cases: [(&[&str], Option<PathBuf>, String); 7] = [
-            (
-                &["true"],
-                Some(path.join("gone")),
-                format!("Process working directory '{here}/gone' doesn't exist!"),
-            ),
+            (&["true"], Some(path.join("gone")), format!("Process working directory '{here}/gone' doesn't exist!")),
             (
                 &["no-such-program", "x"],
                 Some(path.into()),
@@ -687,24 +613,16 @@ mod tests {
                     "Cannot run program \"no-such-program\" (in directory \"{here}\"): error=2, No such file or directory"
                 ),
             ),
-            (
-                &["/no/such"],
-                None,
-                "Cannot run program \"/no/such\": error=2, No such file or directory".into(),
-            ),
+            (&["/no/such"], None, "Cannot run program \"/no/such\": error=2, No such file or directory".into()),
             (
                 &["./file"],
                 Some(path.into()),
-                format!(
-                    "Cannot run program \"./file\" (in directory \"{here}\"): error=13, Permission denied"
-                ),
+                format!("Cannot run program \"./file\" (in directory \"{here}\"): error=13, Permission denied"),
             ),
             (
                 &["true"],
                 Some(path.join("file")),
-                format!(
-                    "Cannot run program \"true\" (in directory \"{here}/file\"): error=20, Not a directory"
-                ),
+                format!("Cannot run program \"true\" (in directory \"{here}/file\"): error=20, Not a directory"),
             ),
             (&[], None, "the command to launch is empty".into()),
             (&["a\0b"], None, "invalid null character in command".into()),
@@ -717,10 +635,7 @@ mod tests {
         let mut request = piped(&["true"]);
         request.environment = words(&["A=1", "secret"]);
         let error = launch(request).await.unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "entry 1 of the environment to launch with has no '='"
-        );
+        assert_eq!(error, "entry 1 of the environment to launch with has no '='");
     }
 
     #[tokio::test]
@@ -738,11 +653,9 @@ mod tests {
         }
         let place = |name: &str| dir.path().join(name).display().to_string();
         let base: EnvVars = [("PATH", place("agent"))].into_iter().collect();
-        for (program, expected) in [
-            ("agent-tool", "agent x\n"),
-            ("child-tool", "child x\n"),
-            ("both-tool", "agent x\n"),
-        ] {
+        for (program, expected) in
+            [("agent-tool", "agent x\n"), ("child-tool", "child x\n"), ("both-tool", "agent x\n")]
+        {
             let mut request = piped(&[program, "x"]);
             request.environment = vec![format!("PATH+T={}", place("child"))];
             let mut launched = launch_with(base.clone(), request).await.unwrap();
@@ -752,9 +665,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_leaked_descriptor_does_not_hold_up_the_join() {
-        let mut launched = launch(shell("sleep 305 & echo done; exit 4"))
-            .await
-            .unwrap();
+        let mut launched = launch(shell("sleep 305 & echo done; exit 4")).await.unwrap();
         let mut stdout = launched.stdout.take().unwrap();
         let mut text = Vec::new();
         let started = Instant::now();
@@ -763,13 +674,7 @@ mod tests {
         };
         let wait = Duration::from_millis(200);
         let joined = launched.process.join(copier, wait).await.unwrap();
-        assert_eq!(
-            joined,
-            Joined {
-                code: 4,
-                leaked: true
-            }
-        );
+        assert_eq!(joined, Joined { code: 4, leaked: true });
         assert_eq!(text, b"done\n");
         assert!(started.elapsed() >= wait);
         // The parent is gone, the cookie finds the child.
@@ -789,18 +694,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_killed_process_ends_for_all_who_wait_and_a_daemon_of_another_cookie_lives() {
-        let mut launched = launch(shell(
-            "HUDSON_COOKIE=dontKillMe sh -c 'sleep 306 >&- 2>&- & echo $!' & wait; sleep 307",
-        ))
-        .await
-        .unwrap();
+        let mut launched =
+            launch(shell("HUDSON_COOKIE=dontKillMe sh -c 'sleep 306 >&- 2>&- & echo $!' & wait; sleep 307"))
+                .await
+                .unwrap();
         let mut line = [0; 16];
         let length = launched.stdout.as_mut().unwrap().read(&mut line).await;
-        let daemon: i32 = std::str::from_utf8(&line[..length.unwrap()])
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
+        let daemon: i32 = std::str::from_utf8(&line[..length.unwrap()]).unwrap().trim().parse().unwrap();
         let daemon = Identity::of(daemon).unwrap();
         let other = launched.process.clone();
         let waiting = tokio::spawn(async move { other.wait().await.unwrap() });
@@ -820,10 +720,9 @@ mod tests {
     /// Whether a shell has a child other than the last `sleep`.
     fn waits_for_children(pid: u32) -> bool {
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        !children.split_whitespace().any(|child| {
-            std::fs::read(format!("/proc/{child}/cmdline"))
-                .is_ok_and(|line| line.ends_with(b"307\0"))
-        })
+        !children
+            .split_whitespace()
+            .any(|child| std::fs::read(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.ends_with(b"307\0")))
     }
 
     #[tokio::test]
@@ -834,8 +733,7 @@ mod tests {
         let mut errors = [0; 8];
         let mut stderr = launched.stderr.take().unwrap();
         // The pipe holds 64 KiB; the rest waits in the process.
-        let early =
-            tokio::time::timeout(Duration::from_millis(200), stderr.read(&mut errors)).await;
+        let early = tokio::time::timeout(Duration::from_millis(200), stderr.read(&mut errors)).await;
         assert!(early.is_err());
         let mut sink = tokio::io::sink();
         let copied = tokio::io::copy(launched.stdout.as_mut().unwrap(), &mut sink).await;
@@ -845,12 +743,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_handle_kills_nothing_and_leaves_no_zombie() {
-        let launched = launch(Launch {
-            stdout: Output::Null,
-            ..shell("sleep 0.2")
-        })
-        .await
-        .unwrap();
+        let launched = launch(Launch { stdout: Output::Null, ..shell("sleep 0.2") }).await.unwrap();
         let id = launched.process.identity.unwrap();
         drop(launched);
         assert!(id.is_alive());

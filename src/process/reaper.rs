@@ -44,17 +44,12 @@ fn reap_orphans(seen: &mut HashSet<Identity>) -> usize {
         return 0;
     }
     let own = rustix::process::getpid().as_raw_pid();
-    let zombies: HashSet<Identity> = Snapshot::take()
-        .zombie_children(own)
-        .filter(|zombie| !super::launch::is_launched(zombie.pid))
-        .collect();
+    let zombies: HashSet<Identity> =
+        Snapshot::take().zombie_children(own).filter(|zombie| !super::launch::is_launched(zombie.pid)).collect();
     let mut reaped = 0;
     seen.retain(|zombie| zombies.contains(zombie));
     for zombie in seen.iter() {
-        if matches!(
-            rustix::process::waitpid(Pid::from_raw(zombie.pid), WaitOptions::NOHANG),
-            Ok(Some(_))
-        ) {
+        if matches!(rustix::process::waitpid(Pid::from_raw(zombie.pid), WaitOptions::NOHANG), Ok(Some(_))) {
             tracing::debug!(pid = zombie.pid, "reaped an orphan");
             reaped += 1;
         }
@@ -72,21 +67,10 @@ mod tests {
     fn orphans_are_reaped_at_the_second_look() {
         // A subreaper is to orphans what pid 1 is.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
-        let output = Command::new("sh")
-            .args(["-c", "sleep 0 >&- 2>&- & echo $!"])
-            .output()
-            .unwrap();
-        let orphan: i32 = String::from_utf8(output.stdout)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
+        let output = Command::new("sh").args(["-c", "sleep 0 >&- 2>&- & echo $!"]).output().unwrap();
+        let orphan: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
         let own = rustix::process::getpid().as_raw_pid();
-        let is_zombie = || {
-            Snapshot::take()
-                .zombie_children(own)
-                .any(|zombie| zombie.pid == orphan)
-        };
+        let is_zombie = || Snapshot::take().zombie_children(own).any(|zombie| zombie.pid == orphan);
         while !is_zombie() {
             std::thread::yield_now();
         }

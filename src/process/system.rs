@@ -42,18 +42,12 @@ pub fn os_arch() -> &'static str {
 
 /// Java's `os.version`: the release of the kernel.
 pub fn os_version() -> String {
-    rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned()
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 /// The name of the machine.
 pub fn hostname() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// `org.jvnet.hudson.MemoryUsage`, in bytes; -1 where the system doesn't tell.
@@ -92,21 +86,10 @@ fn sized_line(text: &str, header: &str) -> Option<i64> {
 }
 
 fn parse_meminfo(text: &str) -> Option<MemoryUsage> {
-    let values =
-        ["MemTotal:", "MemFree:", "SwapTotal:", "SwapFree:"].map(|header| sized_line(text, header));
+    let values = ["MemTotal:", "MemFree:", "SwapTotal:", "SwapFree:"].map(|header| sized_line(text, header));
     values.iter().any(Option::is_some).then(|| {
-        let [
-            total_physical,
-            available_physical,
-            total_swap,
-            available_swap,
-        ] = values.map(|value| value.unwrap_or(-1));
-        MemoryUsage {
-            total_physical,
-            available_physical,
-            total_swap,
-            available_swap,
-        }
+        let [total_physical, available_physical, total_swap, available_swap] = values.map(|value| value.unwrap_or(-1));
+        MemoryUsage { total_physical, available_physical, total_swap, available_swap }
     })
 }
 
@@ -116,9 +99,7 @@ fn parse_meminfo(text: &str) -> Option<MemoryUsage> {
 /// When `/proc/self/status` can't be read.
 pub fn resident_bytes() -> Result<u64, SystemError> {
     let path = "/proc/self/status";
-    sized_line(&read(path)?, "VmRSS:")
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or(SystemError::Nothing(path))
+    sized_line(&read(path)?, "VmRSS:").and_then(|bytes| bytes.try_into().ok()).ok_or(SystemError::Nothing(path))
 }
 
 /// `Computer$ListPossibleNames`: the machine's IPv4 addresses but for loopback, in numeric order (Java's order is that of
@@ -252,12 +233,8 @@ mod tests {
     #[test]
     fn memory_as_proc_mem_info_reads_it() {
         let text = "MemTotal:       16 kB\nMemFree:  2 MB\nMemAvailable: 9 kB\nSwapFree:  7\n";
-        let expected = MemoryUsage {
-            total_physical: 16 << 10,
-            available_physical: 2 << 20,
-            total_swap: -1,
-            available_swap: 7,
-        };
+        let expected =
+            MemoryUsage { total_physical: 16 << 10, available_physical: 2 << 20, total_swap: -1, available_swap: 7 };
         assert_eq!(parse_meminfo(text), Some(expected));
         assert_eq!(parse_meminfo("MemAvailable: 9 kB\n"), None);
         assert_eq!(parse_meminfo("MemTotal: 9223372036854775807 kB\n"), None);
@@ -276,11 +253,7 @@ mod tests {
         let text = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     |-- 10.1.2.3\n        /32 host LOCAL\n     |-- 10.1.2.255\n        /32 link BROADCAST\n        +-- 127.0.0.0/31 1 0 0\n           |-- 127.0.0.1\n              /32 host LOCAL\nLocal:\n     |-- 10.1.2.3\n        /32 host LOCAL\n     |-- nonsense\n        /32 host LOCAL\n";
         let addresses: Vec<Ipv4Addr> = parse_fib_trie(text).into_iter().collect();
         assert_eq!(addresses, [Ipv4Addr::new(10, 1, 2, 3)]);
-        assert!(
-            ipv4_addresses()
-                .iter()
-                .all(|address| !address.is_loopback())
-        );
+        assert!(ipv4_addresses().iter().all(|address| !address.is_loopback()));
     }
 
     #[test]
@@ -315,12 +288,7 @@ mod tests {
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let threads: Vec<_> = [wait]
             .into_iter()
-            .map(|wait| {
-                std::thread::Builder::new()
-                    .name(name.to_owned())
-                    .spawn(move || wait.recv())
-                    .unwrap()
-            })
+            .map(|wait| std::thread::Builder::new().name(name.to_owned()).spawn(move || wait.recv()).unwrap())
             .collect();
         // The name is set by the thread itself when it starts.
         let dump = loop {

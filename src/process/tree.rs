@@ -59,11 +59,7 @@ impl Stat {
         let zombie = matches!(fields.next()?, "Z" | "X" | "x");
         let parent = fields.next()?.parse().ok()?;
         let started = fields.nth(17)?.parse().ok()?;
-        Some(Self {
-            id: Identity { pid, started },
-            parent,
-            zombie,
-        })
+        Some(Self { id: Identity { pid, started }, parent, zombie })
     }
 }
 
@@ -124,10 +120,7 @@ impl Snapshot {
 
     /// The zombies among the children of a process.
     pub(super) fn zombie_children(&self, parent: i32) -> impl Iterator<Item = Identity> + '_ {
-        self.processes
-            .values()
-            .filter(move |stat| stat.zombie && stat.parent == parent)
-            .map(|stat| stat.id)
+        self.processes.values().filter(move |stat| stat.zombie && stat.parent == parent).map(|stat| stat.id)
     }
 
     /// The given roots and all their descendants, children before parents, without what must not be signalled.
@@ -170,10 +163,7 @@ fn environ_matches(environ: &[u8], model: &EnvVars) -> bool {
             .find(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
     };
-    !model.is_empty()
-        && model
-            .iter()
-            .all(|(name, value)| last_value(name) == Some(value.as_bytes()))
+    !model.is_empty() && model.iter().all(|(name, value)| last_value(name) == Some(value.as_bytes()))
 }
 
 /// Which processes to kill: a process of our own, and those whose environment has all pairs of a model.
@@ -188,10 +178,7 @@ impl Selection {
         let snapshot = Snapshot::take();
         let mut roots = Vec::new();
         if let Some(root) = self.root
-            && snapshot
-                .processes
-                .get(&root.pid)
-                .is_some_and(|stat| stat.id == root)
+            && snapshot.processes.get(&root.pid).is_some_and(|stat| stat.id == root)
         {
             roots.push(root.pid);
         }
@@ -201,10 +188,7 @@ impl Selection {
                 environ.clear();
                 // Another user's, or gone: no match, as in Java.
                 if let Ok(file) = std::fs::File::open(format!("/proc/{pid}/environ"))
-                    && file
-                        .take(MAX_ENVIRON_BYTES)
-                        .read_to_end(&mut environ)
-                        .is_ok()
+                    && file.take(MAX_ENVIRON_BYTES).read_to_end(&mut environ).is_ok()
                     && environ_matches(&environ, &self.model)
                 {
                     roots.push(pid);
@@ -227,10 +211,7 @@ pub struct KillPolicy {
 
 impl Default for KillPolicy {
     fn default() -> Self {
-        Self {
-            soft_wait: Duration::from_secs(5),
-            then_kill: true,
-        }
+        Self { soft_wait: Duration::from_secs(5), then_kill: true }
     }
 }
 
@@ -253,28 +234,15 @@ pub async fn kill_by_environment(model: EnvVars, policy: KillPolicy) -> KillRepo
 }
 
 /// `ProcessTree.killAll(Process, Map)`: the same for a process with its descendants, and for all that have its cookie.
-pub(super) async fn kill_process(
-    root: Option<Identity>,
-    cookie: EnvVars,
-    policy: KillPolicy,
-) -> KillReport {
-    kill(
-        Selection {
-            root,
-            model: cookie,
-        },
-        policy,
-    )
-    .await
+pub(super) async fn kill_process(root: Option<Identity>, cookie: EnvVars, policy: KillPolicy) -> KillReport {
+    kill(Selection { root, model: cookie }, policy).await
 }
 
 async fn kill(selection: Selection, policy: KillPolicy) -> KillReport {
-    tokio::task::spawn_blocking(move || kill_blocking(&selection, policy))
-        .await
-        .unwrap_or_else(|error| {
-            tracing::warn!(%error, "killing processes was broken off");
-            KillReport::default()
-        })
+    tokio::task::spawn_blocking(move || kill_blocking(&selection, policy)).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "killing processes was broken off");
+        KillReport::default()
+    })
 }
 
 fn kill_blocking(selection: &Selection, policy: KillPolicy) -> KillReport {
@@ -303,8 +271,7 @@ fn kill_blocking(selection: &Selection, policy: KillPolicy) -> KillReport {
     let give_up = Instant::now() + KILL_WAIT;
     let mut killed = HashSet::new();
     let survivors = loop {
-        let mut left: HashSet<Identity> =
-            known.iter().copied().filter(Identity::is_alive).collect();
+        let mut left: HashSet<Identity> = known.iter().copied().filter(Identity::is_alive).collect();
         left.extend(selection.find());
         if left.is_empty() || !policy.then_kill || Instant::now() >= give_up {
             break left;
@@ -349,12 +316,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     fn shell(script: &str, cookie: &str) -> Child {
-        Command::new("sh")
-            .args(["-c", script])
-            .env("TREE_TEST_COOKIE", cookie)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
+        Command::new("sh").args(["-c", script]).env("TREE_TEST_COOKIE", cookie).stdout(Stdio::piped()).spawn().unwrap()
     }
 
     fn model(cookie: &str) -> EnvVars {
@@ -369,34 +331,20 @@ mod tests {
     fn ready(child: &mut Child) -> String {
         use std::io::BufRead;
         let mut line = String::new();
-        std::io::BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         line.trim().to_owned()
     }
 
     fn policy(millis: u64) -> KillPolicy {
-        KillPolicy {
-            soft_wait: Duration::from_millis(millis),
-            then_kill: true,
-        }
+        KillPolicy { soft_wait: Duration::from_millis(millis), then_kill: true }
     }
 
     #[test]
     fn reads_stat_with_any_name() {
         let stat = b"7 (a) Z (b)) S 42 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2\n";
         let stat = Stat::parse(7, stat).unwrap();
-        assert_eq!(
-            (stat.parent, stat.zombie, stat.id.started),
-            (42, false, 987654)
-        );
-        for bad in [
-            &b""[..],
-            b"7 (x",
-            b"7 (x) S",
-            b"7 (x) S 1 2 3",
-            b"7 (x) S \xff 2",
-        ] {
+        assert_eq!((stat.parent, stat.zombie, stat.id.started), (42, false, 987654));
+        for bad in [&b""[..], b"7 (x", b"7 (x) S", b"7 (x) S 1 2 3", b"7 (x) S \xff 2"] {
             assert!(Stat::parse(7, bad).is_none());
         }
     }
@@ -445,10 +393,7 @@ mod tests {
         let cookie = cookie("stubborn");
         let mut child = shell("trap '' TERM; echo; while :; do sleep 1; done", &cookie);
         ready(&mut child);
-        let lenient = KillPolicy {
-            then_kill: false,
-            ..policy(100)
-        };
+        let lenient = KillPolicy { then_kill: false, ..policy(100) };
         let report = kill_by_environment(model(&cookie), lenient).await;
         assert_eq!(report.killed, 0);
         assert!(report.survivors.contains(&(child.id() as i32)));
@@ -491,10 +436,7 @@ mod tests {
         let mut id = Identity::of(child.id() as i32).unwrap();
         id.started += 1;
         id.signal(Signal::KILL).unwrap();
-        assert_eq!(
-            kill_process(Some(id), EnvVars::new(), policy(50)).await,
-            KillReport::default()
-        );
+        assert_eq!(kill_process(Some(id), EnvVars::new(), policy(50)).await, KillReport::default());
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();

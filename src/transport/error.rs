@@ -26,16 +26,8 @@ impl fmt::Display for ConnectError {
 
 impl ConnectError {
     /// An error with all its parts.
-    pub fn new(
-        doing: impl Into<Cow<'static, str>>,
-        address: impl Into<String>,
-        cause: impl Into<Cause>,
-    ) -> Self {
-        ConnectError {
-            doing: doing.into(),
-            address: address.into(),
-            cause: cause.into(),
-        }
+    pub fn new(doing: impl Into<Cow<'static, str>>, address: impl Into<String>, cause: impl Into<Cause>) -> Self {
+        ConnectError { doing: doing.into(), address: address.into(), cause: cause.into() }
     }
 
     /// Whether trying again without a change on somebody's side is pointless. See [`Cause::is_definite`].
@@ -164,39 +156,23 @@ impl Cause {
     /// What to do about it: one sentence.
     pub fn next_step(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Cause::Dns(_) => {
-                "Check the spelling of the host name and the name server of this machine or pod."
-            }
-            Cause::Refused => {
-                "Check that the controller is running and that host and port are the ones it listens on."
-            }
+            Cause::Dns(_) => "Check the spelling of the host name and the name server of this machine or pod.",
+            Cause::Refused => "Check that the controller is running and that host and port are the ones it listens on.",
             Cause::TimedOut(_) => {
                 "Check firewalls, network policies and security groups between here and there: packets are dropped, or the host is down."
             }
-            Cause::Unreachable(_) => {
-                "Check this machine's routes and the address: the network has no way there."
-            }
-            Cause::Io(_) => {
-                "Check the network of this machine, and the controller's log of the same moment."
-            }
+            Cause::Unreachable(_) => "Check this machine's routes and the address: the network has no way there.",
+            Cause::Io(_) => "Check the network of this machine, and the controller's log of the same moment.",
             Cause::Tls(error) => return tls_next_step(error),
             Cause::Http { status, .. } => match status {
-                401 | 403 => {
-                    "Check what stands before the controller: it wants a login that agents don't have."
-                }
-                404 => {
-                    "Check the URL, its path included: it must be the one under which users reach Jenkins."
-                }
+                401 | 403 => "Check what stands before the controller: it wants a login that agents don't have.",
+                404 => "Check the URL, its path included: it must be the one under which users reach Jenkins.",
                 407 => "Give the proxy's credentials in its URL.",
                 300..=399 => "Use the URL that it redirects to.",
-                500..=599 => {
-                    "Wait for the controller to come up, and look into its log and its reverse proxy's."
-                }
+                500..=599 => "Wait for the controller to come up, and look into its log and its reverse proxy's.",
                 _ => "Check the URL, and what stands between here and the controller.",
             },
-            Cause::NotJenkins(_) => {
-                "Check the URL: it must be the one under which users reach Jenkins."
-            }
+            Cause::NotJenkins(_) => "Check the URL: it must be the one under which users reach Jenkins.",
             Cause::AgentPortDisabled => {
                 "Connect with -webSocket, or enable the TCP port for inbound agents under Manage Jenkins, Security."
             }
@@ -263,10 +239,7 @@ impl Cause {
                 Cause::Unreachable(error.to_string())
             }
             K::UnexpectedEof => Cause::Closed,
-            _ => match error
-                .get_ref()
-                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            {
+            _ => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(tls) => Cause::Tls(tls.clone()),
                 None => Cause::Io(error),
             },
@@ -292,13 +265,11 @@ fn tls_next_step(error: &rustls::Error) -> Cow<'static, str> {
         E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             "Use a host name that the server's certificate is made out to."
         }
-        E::InvalidMessage(_) => {
-            "Check that this port speaks TLS, and that no proxy answers in its place."
-        }
+        E::InvalidMessage(_) => "Check that this port speaks TLS, and that no proxy answers in its place.",
         E::PeerIncompatible(_)
-        | E::AlertReceived(
-            AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion,
-        ) => "Enable TLS 1.2 or 1.3 with a current cipher suite on the other side.",
+        | E::AlertReceived(AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion) => {
+            "Enable TLS 1.2 or 1.3 with a current cipher suite on the other side."
+        }
         _ => "Check the server's certificate and TLS settings.",
     })
 }
