@@ -3,7 +3,7 @@
 //! The map is ordered and looked up without regard to case on every platform, Linux included, because Java's is a
 //! `TreeMap` with `String.CASE_INSENSITIVE_ORDER`; the spelling that was put first is kept.
 
-use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
@@ -24,7 +24,15 @@ pub struct TooLarge;
 /// `hudson.EnvVars`: variables by name, names compared without regard to case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvVars {
-    entries: Vec<(String, String)>,
+    entries: BTreeMap<Folded, (String, String)>,
+}
+
+/// A name by which variables are ordered: Java's `String.CASE_INSENSITIVE_ORDER` compares its characters (UTF-16 units) in
+/// this form.
+type Folded = Vec<u16>;
+
+fn folded(name: &str) -> Folded {
+    name.encode_utf16().map(fold).collect()
 }
 
 /// `Character.toLowerCase(Character.toUpperCase(unit))` with Java's simple (one to one) mappings.
@@ -41,11 +49,6 @@ fn fold(unit: u16) -> u16 {
     let upper = single(c, c.to_uppercase());
     let lower = single(upper, upper.to_lowercase());
     u16::try_from(u32::from(lower)).unwrap_or(unit)
-}
-
-/// `String.CASE_INSENSITIVE_ORDER`.
-pub fn compare_ignoring_case(a: &str, b: &str) -> Ordering {
-    a.encode_utf16().map(fold).cmp(b.encode_utf16().map(fold))
 }
 
 impl EnvVars {
@@ -78,30 +81,23 @@ impl EnvVars {
         env
     }
 
-    fn position(&self, name: &str) -> Result<usize, usize> {
-        self.entries
-            .binary_search_by(|(other, _)| compare_ignoring_case(other, name))
-    }
-
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.position(name)
-            .ok()
-            .map(|at| self.entries[at].1.as_str())
+        self.entries
+            .get(&folded(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// Sets a variable. One that differs only in case keeps its spelling and gets the value, as in a `TreeMap`.
     pub fn put(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let name = name.into();
-        match self.position(&name) {
-            Ok(at) => self.entries[at].1 = value.into(),
-            Err(at) => self.entries.insert(at, (name, value.into())),
-        }
+        let entry = self.entries.entry(folded(&name));
+        entry.or_insert((name, String::new())).1 = value.into();
     }
 
     /// Removes a variable and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<String> {
-        self.position(name).ok().map(|at| self.entries.remove(at).1)
+        self.entries.remove(&folded(name)).map(|(_, value)| value)
     }
 
     /// Takes `NAME=value`; a line without `=`, or with nothing before it, is ignored (`EnvVars.addLine`).
@@ -115,7 +111,9 @@ impl EnvVars {
 
     /// All variables in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+        self.entries
+            .values()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// How many variables there are.
@@ -162,9 +160,8 @@ impl EnvVars {
     /// # Errors
     /// [`TooLarge`]; `self` is then partly changed.
     pub fn override_expanding_all(&mut self, all: &EnvVars) -> Result<(), TooLarge> {
-        let mut total: usize = self.entries.iter().map(|(n, v)| n.len() + v.len()).sum();
-        for at in override_order(self, all) {
-            let (name, value) = &all.entries[at];
+        let mut total: usize = self.iter().map(|(n, v)| n.len() + v.len()).sum();
+        for (name, value) in override_order(self, all) {
             let value = self.expand(value)?;
             // What is replaced isn't subtracted: no real environment comes near the limit.
             total += name.len() + value.len();
@@ -267,27 +264,29 @@ pub fn replace_macro<'v>(
 /// Every cut begins the search anew, which is quadratic for a request that consists of cycles. No real one comes near.
 const CYCLE_SEARCH_STEPS: usize = 1 << 20;
 
-/// `EnvVars.OverrideOrderCalculator`: indices into `overrides`, in the order in which they are to be applied.
-fn override_order(target: &EnvVars, overrides: &EnvVars) -> Vec<usize> {
-    let (extending, plain): (Vec<usize>, Vec<usize>) = (0..overrides.entries.len())
-        .partition(|&at| matches!(overrides.entries[at].0.find('+'), Some(plus) if plus > 0));
-    let mut references: Vec<Vec<usize>> = vec![Vec::new(); overrides.entries.len()];
+/// `EnvVars.OverrideOrderCalculator`: the overrides in the order in which they are to be applied.
+fn override_order<'a>(target: &EnvVars, overrides: &'a EnvVars) -> Vec<(&'a str, &'a str)> {
+    let keys: Vec<&Folded> = overrides.entries.keys().collect();
+    let pairs: Vec<(&str, &str)> = overrides.iter().collect();
+    let (extending, plain): (Vec<usize>, Vec<usize>) =
+        (0..pairs.len()).partition(|&at| matches!(pairs[at].0.find('+'), Some(plus) if plus > 0));
+    let mut references: Vec<Vec<usize>> = vec![Vec::new(); pairs.len()];
     for &at in &plain {
-        let mut rest = overrides.entries[at].1.as_str();
+        let mut found_here = BTreeSet::new();
+        let mut rest = pairs[at].1;
         while let Some(dollar) = rest.find('$') {
             rest = &rest[dollar + 1..];
             if let Some((found, length)) = parse_macro(rest) {
                 rest = &rest[length..];
                 if let Macro::Reference(name) = found
-                    && let Ok(to) = overrides.position(name)
+                    && let Ok(to) = keys.binary_search(&&folded(name))
                     && to != at
                 {
-                    references[at].push(to);
+                    found_here.insert(to);
                 }
             }
         }
-        references[at].sort_unstable();
-        references[at].dedup();
+        references[at] = found_here.into_iter().collect();
     }
 
     let mut steps = 0;
@@ -295,7 +294,7 @@ fn override_order(target: &EnvVars, overrides: &EnvVars) -> Vec<usize> {
     let mut order = loop {
         match sort_by_references(&plain, &references, &mut steps) {
             Ok(order) => break order,
-            Err(cycle) => cut_cycle(target, overrides, &mut references, &cycle),
+            Err(cycle) => cut_cycle(target, &pairs, &mut references, &cycle),
         }
         cuts += 1;
     };
@@ -306,7 +305,7 @@ fn override_order(target: &EnvVars, overrides: &EnvVars) -> Vec<usize> {
         );
     }
     order.extend(extending);
-    order
+    order.into_iter().map(|at| pairs[at]).collect()
 }
 
 /// `hudson.util.CyclicGraphDetector` without recursion: nodes after those they refer to, or the first cycle (which begins
@@ -363,11 +362,11 @@ fn sort_by_references(
 /// to the first one, is dropped.
 fn cut_cycle(
     target: &EnvVars,
-    overrides: &EnvVars,
+    overrides: &[(&str, &str)],
     references: &mut [Vec<usize>],
     cycle: &[usize],
 ) {
-    let name = |at: usize| overrides.entries[at].0.as_str();
+    let name = |at: usize| overrides[at].0;
     let referee = cycle
         .iter()
         .copied()
@@ -548,7 +547,7 @@ mod tests {
             let overrides = env(overrides);
             let order: Vec<&str> = override_order(&env(target), &overrides)
                 .into_iter()
-                .map(|at| overrides.entries[at].0.as_str())
+                .map(|(name, _)| name)
                 .collect();
             assert_eq!(order, expected);
         }
@@ -569,7 +568,7 @@ mod tests {
             .map(|i| (format!("V{i:05}"), format!("$V{:05}", i + 1)))
             .collect();
         let order = override_order(&EnvVars::new(), &chain);
-        assert_eq!(order.first(), Some(&19_999));
+        assert_eq!(order.first().map(|(name, _)| *name), Some("V19999"));
 
         let everyone: String = (0..100).map(|i| format!("$V{i:03}")).collect();
         let tangle: EnvVars = (0..100)
@@ -605,7 +604,9 @@ mod tests {
             let overrides: EnvVars = pairs.into_iter().collect();
             let mut order = override_order(&env(&[("A", "x")]), &overrides);
             order.sort_unstable();
-            prop_assert_eq!(order, (0..overrides.len()).collect::<Vec<_>>());
+            let mut all: Vec<_> = overrides.iter().collect();
+            all.sort_unstable();
+            prop_assert_eq!(order, all);
         }
     }
 }
