@@ -3,7 +3,7 @@
 //! The map is ordered and looked up without regard to case on every platform, Linux included, because Java's is a
 //! `TreeMap` with `String.CASE_INSENSITIVE_ORDER`; the spelling that was put first is kept.
 
-use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
@@ -24,7 +24,15 @@ pub struct TooLarge;
 /// `hudson.EnvVars`: variables by name, names compared without regard to case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvVars {
-    entries: Vec<(String, String)>,
+    entries: BTreeMap<Folded, (String, String)>,
+}
+
+/// A name by which variables are ordered: Java's `String.CASE_INSENSITIVE_ORDER` compares its characters (UTF-16 units) in
+/// this form.
+type Folded = Vec<u16>;
+
+fn folded(name: &str) -> Folded {
+    name.encode_utf16().map(fold).collect()
 }
 
 /// `Character.toLowerCase(Character.toUpperCase(unit))` with Java's simple (one to one) mappings.
@@ -41,11 +49,6 @@ fn fold(unit: u16) -> u16 {
     let upper = single(c, c.to_uppercase());
     let lower = single(upper, upper.to_lowercase());
     u16::try_from(u32::from(lower)).unwrap_or(unit)
-}
-
-/// `String.CASE_INSENSITIVE_ORDER`.
-pub fn compare_ignoring_case(a: &str, b: &str) -> Ordering {
-    a.encode_utf16().map(fold).cmp(b.encode_utf16().map(fold))
 }
 
 impl EnvVars {
@@ -65,7 +68,12 @@ impl EnvVars {
     /// The given variables less [`SECRET_VARIABLES`]. Bytes that are no UTF-8 are replaced, as Java does.
     fn without_secrets(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let mut env: Self = variables
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+            .map(|(name, value)| {
+                (
+                    name.to_string_lossy().into_owned(),
+                    value.to_string_lossy().into_owned(),
+                )
+            })
             .collect();
         for name in SECRET_VARIABLES {
             env.remove(name);
@@ -73,27 +81,23 @@ impl EnvVars {
         env
     }
 
-    fn position(&self, name: &str) -> Result<usize, usize> {
-        self.entries.binary_search_by(|(other, _)| compare_ignoring_case(other, name))
-    }
-
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.position(name).ok().map(|at| self.entries[at].1.as_str())
+        self.entries
+            .get(&folded(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// Sets a variable. One that differs only in case keeps its spelling and gets the value, as in a `TreeMap`.
     pub fn put(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let name = name.into();
-        match self.position(&name) {
-            Ok(at) => self.entries[at].1 = value.into(),
-            Err(at) => self.entries.insert(at, (name, value.into())),
-        }
+        let entry = self.entries.entry(folded(&name));
+        entry.or_insert((name, String::new())).1 = value.into();
     }
 
     /// Removes a variable and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<String> {
-        self.position(name).ok().map(|at| self.entries.remove(at).1)
+        self.entries.remove(&folded(name)).map(|(_, value)| value)
     }
 
     /// Takes `NAME=value`; a line without `=`, or with nothing before it, is ignored (`EnvVars.addLine`).
@@ -107,7 +111,9 @@ impl EnvVars {
 
     /// All variables in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+        self.entries
+            .values()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// How many variables there are.
@@ -154,9 +160,8 @@ impl EnvVars {
     /// # Errors
     /// [`TooLarge`]; `self` is then partly changed.
     pub fn override_expanding_all(&mut self, all: &EnvVars) -> Result<(), TooLarge> {
-        let mut total: usize = self.entries.iter().map(|(n, v)| n.len() + v.len()).sum();
-        for at in override_order(self, all) {
-            let (name, value) = &all.entries[at];
+        let mut total: usize = self.iter().map(|(n, v)| n.len() + v.len()).sum();
+        for (name, value) in override_order(self, all) {
             let value = self.expand(value)?;
             // What is replaced isn't subtracted: no real environment comes near the limit.
             total += name.len() + value.len();
@@ -196,7 +201,9 @@ enum Macro<'a> {
 /// Parses what follows a `$` and tells how many bytes of it belong to the macro.
 fn parse_macro(after: &str) -> Option<(Macro<'_>, usize)> {
     let name_length = |s: &str, dots: bool| {
-        s.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_' || (dots && *b == b'.')).count()
+        s.bytes()
+            .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_' || (dots && *b == b'.'))
+            .count()
     };
     match after.as_bytes().first()? {
         b'$' => Some((Macro::Dollar, 1)),
@@ -218,7 +225,10 @@ fn parse_macro(after: &str) -> Option<(Macro<'_>, usize)> {
 ///
 /// # Errors
 /// [`TooLarge`].
-pub fn replace_macro<'v>(text: &str, mut resolve: impl FnMut(&str) -> Option<&'v str>) -> Result<String, TooLarge> {
+pub fn replace_macro<'v>(
+    text: &str,
+    mut resolve: impl FnMut(&str) -> Option<&'v str>,
+) -> Result<String, TooLarge> {
     let mut out = String::with_capacity(text.len().min(MAX_EXPANDED_BYTES));
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -254,27 +264,29 @@ pub fn replace_macro<'v>(text: &str, mut resolve: impl FnMut(&str) -> Option<&'v
 /// Every cut begins the search anew, which is quadratic for a request that consists of cycles. No real one comes near.
 const CYCLE_SEARCH_STEPS: usize = 1 << 20;
 
-/// `EnvVars.OverrideOrderCalculator`: indices into `overrides`, in the order in which they are to be applied.
-fn override_order(target: &EnvVars, overrides: &EnvVars) -> Vec<usize> {
-    let (extending, plain): (Vec<usize>, Vec<usize>) = (0..overrides.entries.len())
-        .partition(|&at| matches!(overrides.entries[at].0.find('+'), Some(plus) if plus > 0));
-    let mut references: Vec<Vec<usize>> = vec![Vec::new(); overrides.entries.len()];
+/// `EnvVars.OverrideOrderCalculator`: the overrides in the order in which they are to be applied.
+fn override_order<'a>(target: &EnvVars, overrides: &'a EnvVars) -> Vec<(&'a str, &'a str)> {
+    let keys: Vec<&Folded> = overrides.entries.keys().collect();
+    let pairs: Vec<(&str, &str)> = overrides.iter().collect();
+    let (extending, plain): (Vec<usize>, Vec<usize>) =
+        (0..pairs.len()).partition(|&at| matches!(pairs[at].0.find('+'), Some(plus) if plus > 0));
+    let mut references: Vec<Vec<usize>> = vec![Vec::new(); pairs.len()];
     for &at in &plain {
-        let mut rest = overrides.entries[at].1.as_str();
+        let mut found_here = BTreeSet::new();
+        let mut rest = pairs[at].1;
         while let Some(dollar) = rest.find('$') {
             rest = &rest[dollar + 1..];
             if let Some((found, length)) = parse_macro(rest) {
                 rest = &rest[length..];
                 if let Macro::Reference(name) = found
-                    && let Ok(to) = overrides.position(name)
+                    && let Ok(to) = keys.binary_search(&&folded(name))
                     && to != at
                 {
-                    references[at].push(to);
+                    found_here.insert(to);
                 }
             }
         }
-        references[at].sort_unstable();
-        references[at].dedup();
+        references[at] = found_here.into_iter().collect();
     }
 
     let mut steps = 0;
@@ -282,7 +294,7 @@ fn override_order(target: &EnvVars, overrides: &EnvVars) -> Vec<usize> {
     let mut order = loop {
         match sort_by_references(&plain, &references, &mut steps) {
             Ok(order) => break order,
-            Err(cycle) => cut_cycle(target, overrides, &mut references, &cycle),
+            Err(cycle) => cut_cycle(target, &pairs, &mut references, &cycle),
         }
         cuts += 1;
     };
@@ -293,12 +305,16 @@ fn override_order(target: &EnvVars, overrides: &EnvVars) -> Vec<usize> {
         );
     }
     order.extend(extending);
-    order
+    order.into_iter().map(|at| pairs[at]).collect()
 }
 
 /// `hudson.util.CyclicGraphDetector` without recursion: nodes after those they refer to, or the first cycle (which begins
 /// and ends with the same node).
-fn sort_by_references(nodes: &[usize], references: &[Vec<usize>], steps: &mut usize) -> Result<Vec<usize>, Vec<usize>> {
+fn sort_by_references(
+    nodes: &[usize],
+    references: &[Vec<usize>],
+    steps: &mut usize,
+) -> Result<Vec<usize>, Vec<usize>> {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
         New,
@@ -344,14 +360,27 @@ fn sort_by_references(nodes: &[usize], references: &[Vec<usize>], steps: &mut us
 
 /// `OverrideOrderCalculator.cutCycle`: the reference to the first variable of the cycle that has a value already, or else
 /// to the first one, is dropped.
-fn cut_cycle(target: &EnvVars, overrides: &EnvVars, references: &mut [Vec<usize>], cycle: &[usize]) {
-    let name = |at: usize| overrides.entries[at].0.as_str();
-    let referee = cycle.iter().copied().find(|&at| target.get(name(at)).is_some()).unwrap_or(cycle[0]);
+fn cut_cycle(
+    target: &EnvVars,
+    overrides: &[(&str, &str)],
+    references: &mut [Vec<usize>],
+    cycle: &[usize],
+) {
+    let name = |at: usize| overrides[at].0;
+    let referee = cycle
+        .iter()
+        .copied()
+        .find(|&at| target.get(name(at)).is_some())
+        .unwrap_or(cycle[0]);
     // The first is also the last, so that there is always one before the last appearance.
     let last = cycle.iter().rposition(|&at| at == referee).unwrap_or(1);
     let referrer = cycle[last.saturating_sub(1)];
     references[referrer].retain(|&to| to != referee);
-    tracing::debug!(variable = name(referrer), refers_to = name(referee), "cut a circle of environment variables");
+    tracing::debug!(
+        variable = name(referrer),
+        refers_to = name(referee),
+        "cut a circle of environment variables"
+    );
 }
 
 #[cfg(test)]
@@ -388,7 +417,10 @@ mod tests {
             ("${A.B}", "a-b"),
             ("/$A/$B/$AA", "/a/B/aa"),
             ("$A-$AA", "a-aa"),
-            ("/$A/foo/can/$B/you-believe_$AA~it?", "/a/foo/can/B/you-believe_aa~it?"),
+            (
+                "/$A/foo/can/$B/you-believe_$AA~it?",
+                "/a/foo/can/B/you-believe_aa~it?",
+            ),
             ("$$$DOLLAR${AA}$$B${ENCLOSED}$it", "$$aa$Ba${A}$it"),
             ("", ""),
             ("$", "$"),
@@ -413,7 +445,10 @@ mod tests {
         vars.put("b_", "1");
         vars.put("BA", "2");
         // `_` lies between the cases in ASCII; Java compares lower case.
-        assert_eq!(vars.iter().map(|(n, _)| n).collect::<Vec<_>>(), ["b_", "BA", "Path"]);
+        assert_eq!(
+            vars.iter().map(|(n, _)| n).collect::<Vec<_>>(),
+            ["b_", "BA", "Path"]
+        );
     }
 
     #[test]
@@ -423,7 +458,10 @@ mod tests {
         vars.override_with("NEW+X", "/new");
         vars.override_with("GONE", "");
         vars.override_with("+ODD", "v");
-        assert_eq!(vars, env(&[("PATH", "/maven/bin:/bin"), ("NEW", "/new"), ("+ODD", "v")]));
+        assert_eq!(
+            vars,
+            env(&[("PATH", "/maven/bin:/bin"), ("NEW", "/new"), ("+ODD", "v")])
+        );
         vars.override_with("path+A", "/a");
         assert_eq!(vars.get("PATH"), Some("/a:/maven/bin:/bin"));
         // The name is removed as it stands, so an empty PATH+X changes nothing.
@@ -477,14 +515,30 @@ mod tests {
             ),
             (
                 &[],
-                &[("A", "x"), ("B", "${A}"), ("C", "${B}"), ("D", "${E}"), ("E", "${C}")],
+                &[
+                    ("A", "x"),
+                    ("B", "${A}"),
+                    ("C", "${B}"),
+                    ("D", "${E}"),
+                    ("E", "${C}"),
+                ],
                 &["A", "B", "C", "E", "D"],
             ),
-            (&[], &[("A", "x"), ("B", "${A}"), ("C", "${A}${B}")], &["A", "B", "C"]),
+            (
+                &[],
+                &[("A", "x"), ("B", "${A}"), ("C", "${A}${B}")],
+                &["A", "B", "C"],
+            ),
             (&[], &[("PATH", "some;${PATH}")], &["PATH"]),
             (
                 &[("C", "Existing")],
-                &[("A", "${B}"), ("B", "${C}"), ("C", "${A}"), ("D", "${C}${E}"), ("E", "${C}${D}")],
+                &[
+                    ("A", "${B}"),
+                    ("B", "${C}"),
+                    ("C", "${A}"),
+                    ("D", "${C}${E}"),
+                    ("E", "${C}${D}"),
+                ],
                 &["B", "A", "C", "E", "D"],
             ),
             (&[], &[("A", "$b"), ("B", "x")], &["B", "A"]),
@@ -493,7 +547,7 @@ mod tests {
             let overrides = env(overrides);
             let order: Vec<&str> = override_order(&env(target), &overrides)
                 .into_iter()
-                .map(|at| overrides.entries[at].0.as_str())
+                .map(|(name, _)| name)
                 .collect();
             assert_eq!(order, expected);
         }
@@ -510,19 +564,28 @@ mod tests {
 
     #[test]
     fn long_chains_and_many_cycles_end() {
-        let chain: EnvVars = (0..20_000).map(|i| (format!("V{i:05}"), format!("$V{:05}", i + 1))).collect();
+        let chain: EnvVars = (0..20_000)
+            .map(|i| (format!("V{i:05}"), format!("$V{:05}", i + 1)))
+            .collect();
         let order = override_order(&EnvVars::new(), &chain);
-        assert_eq!(order.first(), Some(&19_999));
+        assert_eq!(order.first().map(|(name, _)| *name), Some("V19999"));
 
         let everyone: String = (0..100).map(|i| format!("$V{i:03}")).collect();
-        let tangle: EnvVars = (0..100).map(|i| (format!("V{i:03}"), everyone.clone())).collect();
+        let tangle: EnvVars = (0..100)
+            .map(|i| (format!("V{i:03}"), everyone.clone()))
+            .collect();
         assert_eq!(override_order(&EnvVars::new(), &tangle).len(), 100);
     }
 
     #[test]
     fn secrets_of_the_agent_are_not_passed_on() {
-        let given = [("JENKINS_SECRET", "s"), ("jenkins_secret", "t"), ("HOME", "/h")];
-        let vars = EnvVars::without_secrets(given.iter().map(|&(n, v)| (OsString::from(n), v.into())));
+        let given = [
+            ("JENKINS_SECRET", "s"),
+            ("jenkins_secret", "t"),
+            ("HOME", "/h"),
+        ];
+        let vars =
+            EnvVars::without_secrets(given.iter().map(|&(n, v)| (OsString::from(n), v.into())));
         assert_eq!(vars, env(&[("HOME", "/h")]));
     }
 
@@ -541,7 +604,9 @@ mod tests {
             let overrides: EnvVars = pairs.into_iter().collect();
             let mut order = override_order(&env(&[("A", "x")]), &overrides);
             order.sort_unstable();
-            prop_assert_eq!(order, (0..overrides.len()).collect::<Vec<_>>());
+            let mut all: Vec<_> = overrides.iter().collect();
+            all.sort_unstable();
+            prop_assert_eq!(order, all);
         }
     }
 }

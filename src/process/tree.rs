@@ -443,6 +443,39 @@ mod tests {
     }
 
     #[test]
+    fn children_come_before_their_parents() {
+        let stat = |pid, parent, zombie| {
+            let id = Identity { pid, started: 1 };
+            let stat = Stat { id, parent, zombie };
+            (pid, stat)
+        };
+        let own = rustix::process::getpid().as_raw_pid();
+        let far = |n: i32| 1 << 24 | n;
+        let snapshot = Snapshot {
+            processes: HashMap::from([
+                stat(far(1), 1, false),
+                stat(far(2), far(1), false),
+                stat(far(3), far(2), false),
+                stat(far(4), far(2), true),
+                stat(far(5), far(4), false),
+                stat(own, far(1), false),
+                stat(far(6), own, false),
+                // A circle, which a snapshot that isn't of one moment may have.
+                stat(far(7), far(8), false),
+                stat(far(8), far(7), false),
+                stat(far(9), 1, false),
+            ]),
+        };
+        // The agent's own children are not reached through the agent, and each process comes once.
+        let found = snapshot.with_descendants([far(2), far(1), far(7), far(99)]);
+        let order: Vec<i32> = found.iter().map(|id| id.pid & 0xff).collect();
+        assert_eq!(order.len(), 6, "{order:?}");
+        let place = |n| order.iter().position(|&o| o == n).unwrap();
+        assert!(place(3) < place(2) && place(5) < place(2) && place(2) < place(1));
+        assert!(place(8) < place(7));
+    }
+
+    #[test]
     fn the_agent_itself_is_never_among_them() {
         let own = rustix::process::getpid().as_raw_pid();
         let parent = Stat::read(own).unwrap().parent;
