@@ -83,7 +83,7 @@ pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
         [command, rest @ ..] if command == "demo" => return Ok(Action::Demo(rest.to_vec())),
         [command, rest @ ..] if command == "decode" => return Ok(Action::Decode(rest.to_vec())),
         [command] if command == "help" => return Ok(Action::Help),
-        [command] if is_entrypoint(program) && !command.starts_with('-') => {
+        [command] if is_entrypoint(program) && !command.starts_with(['-', '@']) => {
             return Ok(Action::Exec(command.clone()));
         }
         _ => {}
@@ -196,10 +196,7 @@ fn parse_environment(
         .filter(|name| set(environment, name).is_some())
         .collect();
     if !idle.is_empty() {
-        notes.push(format!(
-            "{} has no effect: there is no JVM here",
-            idle.join(", ")
-        ));
+        notes.push(format!("No effect without a JVM: {}", idle.join(", ")));
     }
     let java = set(environment, "JENKINS_JAVA_OPTS")
         .or(set(environment, "JAVA_OPTS"))

@@ -2,7 +2,7 @@
 //!
 //! Text entries have the two lines of java.util.logging's `SimpleFormatter`, so that what was written to
 //! read the Java agent's log reads this one: `Nov 23, 2026 6:45:20 PM <where>`, then `INFO: <message>`.
-//! Times are UTC. stdout is never written to: it may be the channel.
+//! JSON entries have the usual names of levels (`ERROR`, `WARN`, `INFO`, ...). Times are UTC. stdout is never written to: it may be the channel.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -252,7 +252,7 @@ fn entry(format: LogFormat, colours: bool, time: SystemTime, event: &Event<'_>) 
         LogFormat::Json => {
             let mut object = serde_json::Map::new();
             object.insert("timestamp".into(), rfc3339(since).into());
-            object.insert("level".into(), level.into());
+            object.insert("level".into(), metadata.level().as_str().into());
             object.insert("target".into(), metadata.target().into());
             object.insert("message".into(), fields.message.into());
             for (name, value) in fields.others {
@@ -293,7 +293,7 @@ fn java_time(since: Duration) -> String {
     let (year, month, day) = civil(seconds / 86_400);
     let hour = seconds / 3_600 % 24;
     let half = if hour < 12 { "AM" } else { "PM" };
-    let hour = if hour % 12 == 0 { 12 } else { hour % 12 };
+    let hour = (hour + 11) % 12 + 1;
     let (minute, second) = (seconds / 60 % 60, seconds % 60);
     format!(
         "{} {day}, {year} {hour}:{minute:02}:{second:02} {half}",
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(objects[0]["level"], "INFO");
         assert_eq!(objects[0]["message"], "two\nlines");
         assert_eq!(objects[0]["peer"], "\"h\"");
-        assert_eq!(objects[1]["level"], "WARNING");
+        assert_eq!(objects[1]["level"], "WARN");
         assert!(objects[0]["timestamp"].as_str().unwrap().ends_with('Z'));
     }
 

@@ -54,12 +54,12 @@ pub fn using_agent_log(file: &Path) {
     ));
 }
 
-/// `Engine.resolveEndpoint`.
+/// `Engine.innerRun`.
 pub fn locating_server(urls: &[String]) {
     status(format_args!("Locating server among {}", list(urls)));
 }
 
-/// `Engine.resolveEndpoint`, when discovery failed and is tried again.
+/// `Engine.innerRun`, when discovery failed and is tried again.
 pub fn could_not_locate_server(urls: &[String], wait: Duration, cause: &dyn Display) {
     status(format_args!(
         "Could not locate server among {}; waiting {} before retry: {cause}",
@@ -68,7 +68,7 @@ pub fn could_not_locate_server(urls: &[String], wait: Duration, cause: &dyn Disp
     ));
 }
 
-/// `Engine.runTcp`, when no URL led to an endpoint.
+/// `Engine.innerRun`, when no URL led to an endpoint.
 pub fn could_not_resolve_server(urls: &[String]) {
     status(format_args!(
         "Could not resolve server among {}",
@@ -91,14 +91,14 @@ pub fn tunneling() {
     );
 }
 
-/// `Engine.runTcp`; four lines. `identity` is the fingerprint of the controller's public key.
+/// `Engine.innerRun`; four lines. `identity` is the fingerprint of the controller's public key.
 pub fn agent_discovery_successful(address: &str, port: u16, identity: &str) {
     status(format_args!(
         "Agent discovery successful\n  Agent address: {address}\n  Agent port:    {port}\n  Identity:      {identity}"
     ));
 }
 
-/// `Engine.runTcp`.
+/// `Engine.innerRun`.
 pub fn handshaking() {
     status("Handshaking");
 }
@@ -108,24 +108,24 @@ pub fn connecting_to(host: &str, port: u16) {
     status(format_args!("Connecting to {host}:{port}"));
 }
 
-/// `Engine.runTcp`.
+/// `Engine.innerRun`.
 pub fn trying_protocol(name: &str) {
     status(format_args!("Trying protocol: {name}"));
 }
 
-/// `Engine.runTcp`.
+/// `Engine.innerRun`.
 pub fn protocol_not_supported(name: &str) {
     status(format_args!(
         "Server reports protocol {name} not supported, skipping"
     ));
 }
 
-/// `Engine.runTcp`.
+/// `Engine.innerRun`.
 pub fn protocol_not_enabled(name: &str) {
     status(format_args!("Protocol {name} is not enabled, skipping"));
 }
 
-/// `Engine.runTcp`.
+/// `Engine.innerRun`.
 pub fn protocol_failed(name: &str, cause: &dyn Display) {
     status(format_args!(
         "Protocol {name} failed to establish channel: {cause}"

@@ -1,10 +1,11 @@
 //! From the process's start to the session and back to an exit code.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use super::config::Transport;
 use super::entrypoint::{self, Action, Environment, Invocation};
 use super::logging::{self, RotatingFile};
 use super::{Config, REMOTING_VERSION, help, last_words, milestones, workdir};
@@ -151,6 +152,13 @@ fn start(config: &Config) -> Result<(), String> {
     }
     if config.no_certificate_check {
         tracing::warn!(target: milestones::TARGET, "Certificate validation for HTTPs endpoints is disabled");
+    }
+    if config.transport == Transport::Stdio && std::io::stdin().is_terminal() {
+        tracing::warn!(
+            target: milestones::TARGET,
+            "Are you running agent from an interactive console? If so, you are probably using it incorrectly. \
+             Without -url it waits for a controller on stdin. See agent --help."
+        );
     }
     if let Some(name) = &config.name {
         milestones::setting_up_agent(name);

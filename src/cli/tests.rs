@@ -809,7 +809,7 @@ fn notes() {
             "Providing the secret and agent name as positional arguments is deprecated; use \"-secret\" and \"-name\" instead.",
             "JENKINS_AGENT_WORKDIR is ignored: the command line has -workDir",
             "-jar-cache has no effect: this agent downloads no jars",
-            "JENKINS_JAVA_OPTS, JENKINS_AGENT_FILE has no effect: there is no JVM here",
+            "No effect without a JVM: JENKINS_JAVA_OPTS, JENKINS_AGENT_FILE",
             "The Java options set proxyHost; use HTTPS_PROXY, HTTP_PROXY and NO_PROXY instead",
         ]
     );
