@@ -1,4 +1,8 @@
 //! The `agent` binary.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    inbound_agent::cli::run::main()
+}

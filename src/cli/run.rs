@@ -1,0 +1,184 @@
+//! From the process's start to the session and back to an exit code.
+
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use super::config::Transport;
+use super::entrypoint::{self, Action, Environment, Invocation};
+use super::logging::{self, RotatingFile};
+use super::{Config, REMOTING_VERSION, help, last_words, milestones, workdir};
+
+/// Failed, for a reason without a code of its own.
+pub const FAILED: u8 = 1;
+/// The command line or environment can't be used.
+pub const USAGE: u8 = 2;
+
+/// No argument file or secret is larger.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Does what the process was started for.
+pub fn main() -> ExitCode {
+    let mut arguments = Vec::new();
+    for argument in std::env::args_os() {
+        match argument.into_string() {
+            Ok(argument) => arguments.push(argument),
+            Err(argument) => {
+                return usage(&format!(
+                    "An argument is not valid UTF-8: {}",
+                    argument.display()
+                ));
+            }
+        }
+    }
+    // What is not UTF-8 in the environment can't be one of the variables that count.
+    let environment: Environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let (program, arguments) = arguments
+        .split_first()
+        .map_or(("agent", &[][..]), |(p, a)| (p.as_str(), a));
+    let action = entrypoint::interpret(&Invocation {
+        program,
+        arguments,
+        environment: &environment,
+        read_file: &read_file,
+    });
+    match action {
+        Err(error) => {
+            if environment.contains_key("KUBERNETES_SERVICE_HOST") {
+                last_words(
+                    Path::new(super::last_words::TERMINATION_LOG),
+                    &error.to_string(),
+                );
+            }
+            usage(&error.to_string())
+        }
+        Ok(Action::Run(config)) => agent(*config),
+        Ok(Action::Exec(command)) => exec(&command),
+        Ok(Action::Demo(arguments)) => demo(&arguments),
+        Ok(Action::Decode(arguments)) => decode(&arguments),
+        Ok(Action::Help) => print(&help::text(&[])),
+        Ok(Action::Version { own: false }) => print(&format!("{REMOTING_VERSION}\n")),
+        Ok(Action::Version { own: true }) => print(&format!(
+            "agent {} (remoting {REMOTING_VERSION})\n",
+            env!("CARGO_PKG_VERSION")
+        )),
+    }
+}
+
+fn read_file(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?
+        .take(MAX_FILE + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            "larger than 1 MiB",
+        ));
+    }
+    Ok(text)
+}
+
+fn usage(message: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{message}\nSee agent --help.");
+    ExitCode::from(USAGE)
+}
+
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+/// As a shell's `exec`: 127 if there is no such command, 126 if it can't be run.
+fn exec(command: &str) -> ExitCode {
+    let error = Command::new(command).exec();
+    let _ = writeln!(std::io::stderr(), "{command}: {error}");
+    ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    })
+}
+
+fn agent(config: Config) -> ExitCode {
+    match start(&config) {
+        Ok(()) => run_session(config),
+        Err(message) => {
+            if config.in_pod {
+                last_words(Path::new(super::last_words::TERMINATION_LOG), &message);
+            }
+            let _ = writeln!(std::io::stderr(), "{message}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Prepares directories and log, and says what the Java agent says up to here.
+fn start(config: &Config) -> Result<(), String> {
+    let agent_log = config.log.agent_log.as_deref();
+    let dirs = workdir::prepare(&config.work_dir, agent_log.is_none())
+        .map_err(|error| error.to_string())?;
+    let logs = dirs.as_ref().and_then(|dirs| dirs.logs.as_deref());
+    let file = match (agent_log, logs) {
+        (Some(path), _) => Some((path, RotatingFile::agent_log(path))),
+        (None, Some(dir)) => Some((dir, RotatingFile::in_log_dir(dir))),
+        (None, None) => None,
+    };
+    let file = match file {
+        Some((path, opened)) => Some(
+            opened
+                .map_err(|error| format!("Cannot open the log in {}: {error}", path.display()))?,
+        ),
+        None => None,
+    };
+    logging::install(&config.log, file).map_err(|error| error.to_string())?;
+
+    if let Some(dirs) = &dirs {
+        milestones::using_work_dir(&dirs.internal);
+    }
+    match (agent_log, &dirs) {
+        (Some(path), _) => milestones::using_agent_log(path),
+        (None, Some(dirs)) => milestones::logs_printed_to(&dirs.internal),
+        (None, None) => {}
+    }
+    for note in &config.notes {
+        tracing::info!(target: milestones::TARGET, "{note}");
+    }
+    if config.no_certificate_check {
+        tracing::warn!(target: milestones::TARGET, "Certificate validation for HTTPs endpoints is disabled");
+    }
+    if config.transport == Transport::Stdio && std::io::stdin().is_terminal() {
+        tracing::warn!(
+            target: milestones::TARGET,
+            "Are you running agent from an interactive console? If so, you are probably using it incorrectly. \
+             Without -url it waits for a controller on stdin. See agent --help."
+        );
+    }
+    if let Some(name) = &config.name {
+        milestones::setting_up_agent(name);
+    }
+    milestones::using_remoting_version(REMOTING_VERSION);
+    Ok(())
+}
+
+/// Stands in for the session.
+fn run_session(_config: Config) -> ExitCode {
+    tracing::error!(target: milestones::TARGET, "This build has no session yet");
+    ExitCode::from(FAILED)
+}
+
+/// Stands in for `demo`.
+fn demo(_arguments: &[String]) -> ExitCode {
+    usage("This build has no demo yet")
+}
+
+/// Stands in for `decode`.
+fn decode(_arguments: &[String]) -> ExitCode {
+    usage("This build has no decode yet")
+}
