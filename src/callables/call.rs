@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::Throw;
 use crate::channel::{Caller, Link, PipeReader, RemoteInput, RemoteOutput, RemoteWriter};
@@ -51,6 +52,10 @@ pub struct Agent {
     pub environment: crate::process::env::EnvVars,
     /// System properties that the controller copied here (`CopySystemProperties`).
     pub properties: Mutex<HashMap<String, Option<String>>>,
+    /// The controller's version (`X-Jenkins`), if it said. See [`Agent::controller_at_least`].
+    pub controller_version: Option<String>,
+    /// How often the controller wants to be pinged, and how long to wait for its answer (`ChannelPinger`).
+    pub ping: Mutex<Option<(Duration, Duration)>>,
     /// Set when the controller says that the agent shall not come back (`KubernetesSlave$SlaveDisconnector`).
     pub no_reconnect: AtomicBool,
 }

@@ -5,7 +5,15 @@
 //! It never sees a socket, a frame or another call.
 
 mod call;
+pub mod connect;
+pub mod diagnostics;
+pub mod environment;
+pub mod monitors;
+pub mod plugins;
+#[cfg(test)]
+mod recorded;
 mod throw;
+mod version;
 
 pub use call::{Agent, Call, Exported, Outcome, Reply};
 pub use throw::{Throw, ThrowClass, plain};

@@ -16,13 +16,9 @@ pub mod options;
 pub mod run;
 pub mod workdir;
 
+pub use crate::REMOTING_VERSION;
 pub use config::{Config, Secret};
 pub use last_words::last_words;
-
-/// The remoting version that this agent answers for: what `-version` prints, as `agent.jar -version`
-/// prints its own, and what a controller compares with its minimum
-/// (`hudson.slaves.SlaveComputer$SlaveVersion`).
-pub const REMOTING_VERSION: &str = "3386.v353e57a_1b_ea_0";
 
 /// A command line or an environment that can't be used. The text says what is wrong with which
 /// option, in args4j's words where it has some; the process ends with exit code 2.
