@@ -5,12 +5,9 @@
 //! It never sees a socket, a frame or another call.
 
 mod call;
-mod throw;
 
+pub use crate::channel::{Throw, ThrowClass, plain};
 pub use call::{Agent, Call, Exported, Outcome, Reply};
-pub use throw::{Throw, ThrowClass, plain};
-
-pub(crate) use throw::proxy_exception;
 
 /// How a callable is run.
 #[derive(Clone, Copy)]
