@@ -215,7 +215,7 @@ impl Cause {
                 "Check that host, port and tunnel lead to the right controller; if its identity has been renewed, give the new -instanceIdentity."
             }
             Cause::Proxy { .. } => {
-                "Check the proxy's URL and credentials, and whether this host belongs into NO_PROXY."
+                "Check the proxy's URL and credentials, and whether this host belongs in NO_PROXY."
             }
             Cause::Configuration(_) => "Correct the option or variable named above.",
             Cause::Protocol(_) => {

@@ -61,7 +61,10 @@ impl Reader {
                 Err(error) => return Err(frame(&self.address, error)),
             }
             let input = self.assembler.input();
-            input.reserve(READ_SIZE);
+            // Commands are slices of this buffer. Short reads share one, so that a few bytes kept don't keep a whole one.
+            if input.capacity() - input.len() < READ_SIZE / 4 {
+                input.reserve(READ_SIZE);
+            }
             match self.source.read_buf(input).await {
                 Ok(1..) => {}
                 // Whether a TLS close_notify came before the end is of no interest: a channel has its CloseCommand.
