@@ -40,6 +40,9 @@ pub trait Exported: Send + Sync {
     fn invoke(self: Arc<Self>, call: &Call, method: &str, args: Vec<Option<View<'_>>>) -> Outcome;
 }
 
+/// An exported object as the channel keeps it.
+pub(super) struct ExportedObject(pub(super) Arc<dyn Exported>);
+
 /// What is the same for all calls on a channel.
 #[derive(Debug)]
 pub struct Agent {
@@ -139,6 +142,11 @@ impl Call {
     /// If `pipe` is none.
     pub fn pipe_reader(&self, pipe: View<'_>) -> Result<PipeReader, Throw> {
         Ok(self.caller.pipe_reader(pipe)?)
+    }
+
+    /// Exports an object whose methods the controller may call, for [`proxy`](Self::proxy).
+    pub fn export(&self, object: Arc<dyn Exported>) -> i32 {
+        self.link().export(Arc::new(ExportedObject(object)))
     }
 
     /// An answer built by `build`.
