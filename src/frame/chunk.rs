@@ -1,0 +1,186 @@
+//! Commands as sequences of chunks.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// The payload of a chunk that Java sends by default (`AbstractByteBufferCommandTransport.transportFrameSize`).
+pub const DEFAULT_CHUNK_SIZE: usize = 8192;
+
+/// The largest payload that a chunk header can tell.
+pub const MAX_CHUNK_SIZE: usize = 0x7fff;
+
+/// How large one command may be unless told otherwise. Java has no limit; the largest commands are file contents and
+/// jar files, far below.
+pub const DEFAULT_COMMAND_LIMIT: usize = 256 << 20;
+
+/// The two bytes before each chunk (`hudson.remoting.ChunkHeader`): big endian, the high bit says that more chunks of
+/// the same command follow, the rest is the payload's length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkHeader {
+    /// Bytes of payload, at most [`MAX_CHUNK_SIZE`].
+    pub length: u16,
+    /// Whether the command goes on in another chunk.
+    pub more: bool,
+}
+
+impl ChunkHeader {
+    /// Bytes of a header on the wire.
+    pub const SIZE: usize = 2;
+
+    /// Reads a header.
+    pub fn parse(bytes: [u8; Self::SIZE]) -> Self {
+        let word = u16::from_be_bytes(bytes);
+        ChunkHeader {
+            length: word & 0x7fff,
+            more: word & 0x8000 != 0,
+        }
+    }
+
+    /// Writes a header; bits of the length beyond 15 are cut off.
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        (self.length & 0x7fff | if self.more { 0x8000 } else { 0 }).to_be_bytes()
+    }
+}
+
+/// The chunks of a command in order: header and payload. An empty command is one empty chunk.
+///
+/// `chunk_size` is clamped to 1 ..= [`MAX_CHUNK_SIZE`].
+pub fn encode(
+    command: &[u8],
+    chunk_size: usize,
+) -> impl Iterator<Item = ([u8; ChunkHeader::SIZE], &[u8])> {
+    let size = chunk_size.clamp(1, MAX_CHUNK_SIZE);
+    let mut rest = Some(command);
+    std::iter::from_fn(move || {
+        let (payload, tail) = rest?.split_at_checked(size).unwrap_or((rest?, &[]));
+        rest = (!tail.is_empty()).then_some(tail);
+        let header = ChunkHeader {
+            length: payload.len() as u16,
+            more: rest.is_some(),
+        };
+        Some((header.to_bytes(), payload))
+    })
+}
+
+/// A broken sequence of chunks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// A command grew beyond the limit.
+    #[error("the controller sent a command of more than {limit} bytes, the limit")]
+    CommandTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The stream ended within a command.
+    #[error("the connection ended in the middle of a command, {received} bytes into it")]
+    Truncated {
+        /// Bytes of the unfinished command, headers included as far as not yet consumed.
+        received: usize,
+    },
+}
+
+/// Makes whole commands of the bytes that arrive, however they were split on the way.
+///
+/// Holds the unfinished command, bounded by the limit, and what has arrived and wasn't taken yet.
+#[derive(Debug)]
+pub struct Assembler {
+    limit: usize,
+    input: BytesMut,
+    /// Payload of the chunks so far of a command of several.
+    partial: Option<BytesMut>,
+}
+
+impl Default for Assembler {
+    fn default() -> Self {
+        Assembler::new(DEFAULT_COMMAND_LIMIT)
+    }
+}
+
+impl Assembler {
+    /// An assembler that refuses commands of more than `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Assembler {
+            limit,
+            input: BytesMut::new(),
+            partial: None,
+        }
+    }
+
+    /// Where to append bytes read from a stream; call [`Assembler::next`] until it has no more before reading again.
+    pub fn input(&mut self) -> &mut BytesMut {
+        &mut self.input
+    }
+
+    /// Adds bytes that came as a message of their own; without a copy where nobody else holds them.
+    pub fn feed(&mut self, bytes: Bytes) {
+        if self.input.is_empty() {
+            match bytes.try_into_mut() {
+                Ok(bytes) => self.input = bytes,
+                Err(bytes) => self.input.extend_from_slice(&bytes),
+            }
+        } else {
+            self.input.extend_from_slice(&bytes);
+        }
+    }
+
+    /// The next whole command, or `None` until more arrives.
+    ///
+    /// A command of one chunk is a slice of the input, not a copy. An empty command, which `ChunkedOutputStream.close`
+    /// sends as it goes, is skipped: no object stream is empty.
+    ///
+    /// # Errors
+    /// [`FrameError::CommandTooLarge`], again at each further call.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it can be `None` now and `Some` later"
+    )]
+    pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            let Some(&header) = self.input.first_chunk() else {
+                return Ok(None);
+            };
+            let header = ChunkHeader::parse(header);
+            let length = usize::from(header.length);
+            let so_far = self.partial.as_ref().map_or(0, BytesMut::len);
+            if length > self.limit.saturating_sub(so_far) {
+                return Err(FrameError::CommandTooLarge { limit: self.limit });
+            }
+            if self.input.len() < ChunkHeader::SIZE + length {
+                return Ok(None);
+            }
+            self.input.advance(ChunkHeader::SIZE);
+            let payload = self.input.split_to(length);
+            let command = match (self.partial.take(), header.more) {
+                (None, false) => payload,
+                (None, true) => {
+                    self.partial = Some(BytesMut::from(&payload[..]));
+                    continue;
+                }
+                (Some(mut partial), more) => {
+                    partial.extend_from_slice(&payload);
+                    if more {
+                        self.partial = Some(partial);
+                        continue;
+                    }
+                    partial
+                }
+            };
+            if !command.is_empty() {
+                return Ok(Some(command.freeze()));
+            }
+        }
+    }
+
+    /// To be asked at the end of the stream: was it between two commands?
+    ///
+    /// # Errors
+    /// [`FrameError::Truncated`] where it was not.
+    pub fn finish(&self) -> Result<(), FrameError> {
+        match &self.partial {
+            None if self.input.is_empty() => Ok(()),
+            partial => Err(FrameError::Truncated {
+                received: self.input.len() + partial.as_ref().map_or(0, BytesMut::len),
+            }),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Placeholder: WebSocket.
+
+use super::TransportError;
+use bytes::Bytes;
+
+/// Commands from a WebSocket.
+#[derive(Debug)]
+pub struct Reader(());
+
+impl Reader {
+    pub(super) async fn read(&mut self) -> Result<Option<Bytes>, TransportError> {
+        Ok(None)
+    }
+}
+
+/// Commands to a WebSocket.
+#[derive(Debug)]
+pub struct Writer(());
+
+impl Writer {
+    pub(super) async fn write(&mut self, _commands: &[Bytes]) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    pub(super) async fn keep_alive(&mut self) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    pub(super) async fn close(&mut self) {}
+}
