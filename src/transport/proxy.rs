@@ -514,7 +514,11 @@ mod tests {
             (&["http_proxy", "HTTP_PROXY"], Scheme::Http, "http_proxy"),
             (&["HTTP_PROXY", "ALL_PROXY"], Scheme::Http, "HTTP_PROXY"),
             (&["http_proxy"], Scheme::Https, ""),
-            (&["HTTPS_PROXY", "https_proxy"], Scheme::Https, "https_proxy"),
+            (
+                &["HTTPS_PROXY", "https_proxy"],
+                Scheme::Https,
+                "https_proxy",
+            ),
             (&["HTTPS_PROXY"], Scheme::Http, ""),
             (&["HTTPS_PROXY"], Scheme::Agent, ""),
             (&["http_proxy", "https_proxy"], Scheme::Agent, "http_proxy"),
@@ -557,7 +561,14 @@ mod tests {
 
     #[test]
     fn loopback_is_direct() {
-        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "::1", "[::1]"] {
+        for host in [
+            "localhost",
+            "LOCALHOST",
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "[::1]",
+        ] {
             let decision = decide(&[("http_proxy", "http://p:1")], Scheme::Agent, host, 50000);
             let expected = Decision::Direct {
                 rule: Rule::Loopback,
@@ -600,7 +611,9 @@ mod tests {
             assert!(!error.contains("sesame"), "{error}");
             assert!(matches!(
                 decide(&[("http_proxy", value)], Scheme::Http, "jenkins", 80),
-                Decision::Direct { rule: Rule::Unusable { .. } }
+                Decision::Direct {
+                    rule: Rule::Unusable { .. }
+                }
             ));
         }
     }
@@ -615,7 +628,9 @@ mod tests {
         assert_eq!(from_file.basic(), "Basic dXNlcjpwYXNzIHdvcmQ=");
         assert!(Credentials::parse("sesame").is_err_and(|e| !e.contains("sesame")));
         assert!(Credentials::parse("a:b\r\nX: y").is_err());
-        assert!(Credentials::parse("@/nonexistent/file").is_err_and(|e| e.contains("/nonexistent")));
+        assert!(
+            Credentials::parse("@/nonexistent/file").is_err_and(|e| e.contains("/nonexistent"))
+        );
     }
 
     #[test]

@@ -251,9 +251,7 @@ fn read_certificates(value: &str) -> Result<Vec<CertificateDer<'static>>, TrustE
     }
     let mut check = RootCertStore::empty();
     for (i, certificate) in certificates.iter().enumerate() {
-        check
-            .add(certificate.clone())
-            .map_err(|e| bad(i + 1, &e))?;
+        check.add(certificate.clone()).map_err(|e| bad(i + 1, &e))?;
     }
     Ok(certificates)
 }
@@ -473,7 +471,10 @@ pub(crate) mod tests {
         let cases = [
             (file("empty.pem", ""), "no certificate in"),
             (file("key.pem", SERVER[1]), "no certificate in"),
-            (file("bad.pem", &format!("{CA}{garbage}")), "certificate 2 in"),
+            (
+                file("bad.pem", &format!("{CA}{garbage}")),
+                "certificate 2 in",
+            ),
             (file("cut.pem", &CA[..CA.len() - 40]), "certificate 1 in"),
             ("@/nonexistent.pem".to_owned(), "/nonexistent.pem"),
         ];
