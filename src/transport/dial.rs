@@ -243,16 +243,19 @@ pub(crate) mod tests {
     use tokio::net::TcpListener;
     use tokio::task::JoinHandle;
 
-    /// Serves one connection: reads a request's head, answers; the head is the result.
-    pub(crate) async fn serve_once(answer: impl Into<Vec<u8>>) -> (u16, JoinHandle<String>) {
-        let answer = answer.into();
+    /// Serves one connection after the other: reads a request's head, answers, closes. The heads are the result.
+    pub(crate) async fn serve(answers: &[impl AsRef<str>]) -> (u16, JoinHandle<Vec<String>>) {
+        let answers: Vec<String> = answers.iter().map(|a| a.as_ref().to_owned()).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let head = read_request(&mut stream).await;
-            stream.write_all(&answer).await.unwrap();
-            head
+            let mut heads = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                heads.push(read_request(&mut stream).await);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            heads
         });
         (port, task)
     }
@@ -341,7 +344,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn connect_through_a_proxy_with_credentials() {
         let answer = "HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nfirst bytes";
-        let (port, proxy) = serve_once(answer).await;
+        let (port, proxy) = serve(&[answer]).await;
         let dialer = via("http_proxy", port);
         let mut stream = dialer
             .connect(Scheme::Agent, "2001:db8::7", 50000)
@@ -351,7 +354,7 @@ pub(crate) mod tests {
         stream.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "first bytes", "nothing beyond the head was taken");
         assert_eq!(
-            proxy.await.unwrap(),
+            proxy.await.unwrap()[0],
             "CONNECT [2001:db8::7]:50000 HTTP/1.1\r\nHost: [2001:db8::7]:50000\r\n\
              Proxy-Authorization: Basic dTpw\r\n\r\n"
         );
@@ -359,13 +362,13 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn the_option_wins_over_the_url() {
-        let (port, proxy) = serve_once("HTTP/1.1 200 OK\r\n\r\n").await;
+        let (port, proxy) = serve(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
         let dialer = Dialer {
             proxy_credentials: Some(Credentials::parse("a:b").unwrap()),
             ..via("https_proxy", port)
         };
         dialer.connect(Scheme::Https, "ci", 443).await.unwrap();
-        assert!(proxy.await.unwrap().contains("Basic YTpi\r\n"));
+        assert!(proxy.await.unwrap()[0].contains("Basic YTpi\r\n"));
     }
 
     #[tokio::test]
@@ -383,7 +386,7 @@ pub(crate) mod tests {
             ("", "closed the connection"),
         ];
         for (answer, expected) in cases {
-            let (port, _proxy) = serve_once(answer).await;
+            let (port, _proxy) = serve(&[answer]).await;
             let error = via("https_proxy", port)
                 .connect(Scheme::Https, "ci", 443)
                 .await
