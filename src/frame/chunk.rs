@@ -184,3 +184,121 @@ impl Assembler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    fn wire(command: &[u8], chunk_size: usize) -> Vec<u8> {
+        encode(command, chunk_size)
+            .flat_map(|(header, payload)| [&header, payload].concat())
+            .collect()
+    }
+
+    fn drain(assembler: &mut Assembler) -> Result<Vec<Bytes>, FrameError> {
+        std::iter::from_fn(|| assembler.next().transpose()).collect()
+    }
+
+    #[test]
+    fn chunks_as_java_cuts_them() {
+        assert_eq!(wire(b"", 8192), b"\0\0");
+        assert_eq!(wire(b"abc", 8192), b"\0\x03abc");
+        assert_eq!(wire(b"abcde", 2), b"\x80\x02ab\x80\x02cd\0\x01e");
+        assert_eq!(wire(b"abcd", 2), b"\x80\x02ab\0\x02cd");
+        assert_eq!(wire(&[7; 0x7fff], usize::MAX)[..2], [0x7f, 0xff]);
+        assert_eq!(wire(b"ab", 0), b"\x80\x01a\0\x01b");
+    }
+
+    #[test]
+    fn empty_chunks_end_or_continue_a_command() {
+        let mut assembler = Assembler::default();
+        // As ChunkedOutputStream cuts a command that fills its buffer exactly, and what it sends when closed.
+        assembler.feed(Bytes::from_static(
+            b"\x80\0\x80\x02ab\x80\0\0\0\0\0\0\x01c\0\0",
+        ));
+        assert_eq!(drain(&mut assembler).unwrap(), ["ab", "c"]);
+        assert_eq!(assembler.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_command_of_one_chunk_is_not_copied() {
+        let mut assembler = Assembler::default();
+        let message = Bytes::from(wire(&[1; 100], 8192));
+        let payload = message[2..].as_ptr();
+        assembler.feed(message);
+        assert_eq!(assembler.next().unwrap().unwrap().as_ptr(), payload);
+    }
+
+    #[test]
+    fn the_limit_holds_across_chunks_and_before_the_payload_is_there() {
+        let too_large = Err(FrameError::CommandTooLarge { limit: 10 });
+        let mut assembler = Assembler::new(10);
+        assembler.feed(wire(&[0; 10], 4).into());
+        assert_eq!(assembler.next().unwrap().unwrap().len(), 10);
+        assembler.feed(Bytes::from_static(b"\x80\x06abcdef\x00\x05"));
+        assert_eq!(assembler.next(), too_large);
+        assert_eq!(assembler.next(), too_large);
+        let mut assembler = Assembler::new(10);
+        assembler.feed(Bytes::from_static(b"\x00\x0b"));
+        assert_eq!(assembler.next(), too_large);
+    }
+
+    #[test]
+    fn every_truncation_is_noticed() {
+        let bytes = wire(b"abcdefghij", 4);
+        for end in 1..bytes.len() {
+            let mut assembler = Assembler::default();
+            assembler.feed(Bytes::copy_from_slice(&bytes[..end]));
+            assert_eq!(assembler.next(), Ok(None), "{end}");
+            assert!(
+                matches!(assembler.finish(), Err(FrameError::Truncated { .. })),
+                "{end}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_yields_the_same_commands(
+            commands in vec((vec(any::<u8>(), 1..300), 1usize..100), 0..6),
+            cuts in vec(1usize..70, 1..40),
+            shared: bool,
+        ) {
+            let bytes: Vec<u8> = commands.iter().flat_map(|(command, size)| wire(command, *size)).collect();
+            let mut assembler = Assembler::default();
+            let mut got = Vec::new();
+            let mut rest = Bytes::from(bytes);
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let piece = rest.split_to((*cut).min(rest.len()));
+                if shared {
+                    assembler.feed(piece);
+                } else {
+                    assembler.input().extend_from_slice(&piece);
+                }
+                got.extend(drain(&mut assembler).unwrap());
+            }
+            prop_assert_eq!(assembler.finish(), Ok(()));
+            let sent: Vec<Bytes> = commands.into_iter().map(|(command, _)| command.into()).collect();
+            prop_assert_eq!(got, sent);
+        }
+
+        #[test]
+        fn garbage_never_exceeds_the_limit(bytes in vec(any::<u8>(), 0..2000), limit in 0usize..500) {
+            let mut assembler = Assembler::new(limit);
+            assembler.feed(bytes.into());
+            while let Ok(Some(command)) = assembler.next() {
+                prop_assert!(command.len() <= limit);
+            }
+        }
+
+        #[test]
+        fn headers_survive(length in 0u16..0x8000, more: bool) {
+            let header = ChunkHeader { length, more };
+            prop_assert_eq!(ChunkHeader::parse(header.to_bytes()), header);
+        }
+    }
+}

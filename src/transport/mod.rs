@@ -66,12 +66,12 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The name as Java's `Engine.getProtocolName` gives it (`stdio`, which has no engine there, is our own word).
+    /// The name as Java's `Engine.getProtocolName` gives it (for stdio `Launcher.communicationProtocolName`).
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Jnlp4 => jnlp4::PROTOCOL_NAME,
             Protocol::WebSocket => "WebSocket",
-            Protocol::Stdio => "stdio",
+            Protocol::Stdio => "Standard in/out",
         }
     }
 }
