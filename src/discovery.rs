@@ -8,12 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use md5::{Digest, Md5};
-
 use crate::transport::dial::Dialer;
 use crate::transport::http::{self, ControllerUrl, Headers, Response};
+use crate::transport::identity::InstanceIdentity;
 use crate::transport::jnlp4::PROTOCOL_NAME;
 use crate::transport::proxy::{Credentials, Scheme};
 use crate::transport::trust::TlsConfig;
@@ -37,8 +34,8 @@ pub struct Endpoint {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// The controller's public key (X.509 SubjectPublicKeyInfo, DER) that must be proved there.
-    pub identity: Vec<u8>,
+    /// The key that must be proved there.
+    pub identity: InstanceIdentity,
     /// `X-Jenkins`: the controller's version.
     pub controller_version: Option<String>,
     /// `X-Remoting-Minimum-Version`.
@@ -60,7 +57,7 @@ impl Endpoint {
     pub fn from_headers(
         headers: &Headers,
         url_host: &str,
-        pinned: Option<&[u8]>,
+        pinned: Option<&InstanceIdentity>,
     ) -> Result<Self, Cause> {
         let ports = ["X-Jenkins-JNLP-Port", "X-Hudson-JNLP-Port"];
         let found = ports
@@ -92,20 +89,20 @@ impl Endpoint {
         }
         let identity = match (headers.get("X-Instance-Identity"), pinned) {
             (Some(text), pinned) => {
-                let found = decode_identity(text).map_err(|e| {
-                    Cause::Protocol(format!("the header X-Instance-Identity is {e}"))
+                let found = InstanceIdentity::from_base64(text).map_err(|e| {
+                    Cause::Protocol(format!("in the header X-Instance-Identity, {e}"))
                 })?;
                 match pinned {
-                    Some(expected) if expected != found => {
+                    Some(expected) if *expected != found => {
                         return Err(Cause::IdentityMismatch {
-                            expected: fingerprint(expected),
-                            found: fingerprint(&found),
+                            expected: expected.fingerprint(),
+                            found: found.fingerprint(),
                         });
                     }
                     _ => found,
                 }
             }
-            (None, Some(pinned)) => pinned.to_vec(),
+            (None, Some(pinned)) => pinned.clone(),
             (None, None) => {
                 return Err(Cause::Protocol(
                     "no header X-Instance-Identity: nothing tells who must be at the agent port"
@@ -147,7 +144,7 @@ impl Endpoint {
     /// [`Cause::Configuration`] for values that make no sense.
     pub fn direct(
         host_port: &str,
-        identity: &str,
+        identity: InstanceIdentity,
         protocols: &[String],
     ) -> Result<Self, ConnectError> {
         let wrong = |option, value: &str, message: String| {
@@ -165,8 +162,6 @@ impl Endpoint {
             }
             Err(message) => return Err(wrong("using -direct", host_port, message)),
         };
-        let identity = decode_identity(identity)
-            .map_err(|e| wrong("using -instanceIdentity", "", format!("it is {e}")))?;
         if !protocols.is_empty() && !protocols.iter().any(|name| name == PROTOCOL_NAME) {
             let message = format!("this agent speaks {PROTOCOL_NAME} only");
             return Err(wrong("using -protocols", &protocols.join(","), message));
@@ -182,11 +177,6 @@ impl Endpoint {
         })
     }
 
-    /// The identity as Java's agent logs it.
-    pub fn fingerprint(&self) -> String {
-        fingerprint(&self.identity)
-    }
-
     fn through(&mut self, tunnel: &HostPort) {
         if let Some(host) = &tunnel.host {
             self.host.clone_from(host);
@@ -199,27 +189,6 @@ impl Endpoint {
             _ => format!("-tunnel and {}", self.origin),
         };
     }
-}
-
-/// Decodes the value of `-instanceIdentity` or `X-Instance-Identity`: base64 of a
-/// SubjectPublicKeyInfo (`JnlpEndpointResolver.getIdentity`).
-///
-/// # Errors
-/// What it is instead.
-pub fn decode_identity(text: &str) -> Result<Vec<u8>, &'static str> {
-    let der = STANDARD.decode(text.trim()).map_err(|_| "not base64")?;
-    match der.first() {
-        Some(0x30) => Ok(der),
-        _ => Err("not a public key"),
-    }
-}
-
-/// MD5 in hexadecimal with colons, as `KeyUtils.fingerprint` has it, to be compared with Java's log
-/// and the controller's "about instance identity" page. No security rests on it.
-fn fingerprint(identity: &[u8]) -> String {
-    let digest = Md5::digest(identity);
-    let pairs: Vec<String> = digest.iter().map(|b| format!("{b:02x}")).collect();
-    pairs.join(":")
 }
 
 /// The controller's minimum, when we meet it.
@@ -293,7 +262,7 @@ pub struct Discovery {
     /// `-tunnel`.
     pub tunnel: Option<HostPort>,
     /// `-instanceIdentity`: the only identity accepted.
-    pub identity: Option<Vec<u8>>,
+    pub identity: Option<InstanceIdentity>,
     /// How connections are opened.
     pub dialer: Dialer,
     /// Whom to trust on HTTPS.
@@ -346,7 +315,7 @@ impl Discovery {
         if response.head.status != 200 {
             return Err(error(self.refusal(root, &response).await));
         }
-        let pinned = self.identity.as_deref();
+        let pinned = self.identity.as_ref();
         let mut endpoint =
             Endpoint::from_headers(&response.head.headers, &root.host, pinned).map_err(error)?;
         match &self.tunnel {
@@ -551,14 +520,24 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
-    /// Base64 of something that begins like a public key.
-    const IDENTITY: &str = "MIIBIjANBgkqhkiG9w0BAQ==";
+    /// The controller's, without the line's end.
+    fn identity_text() -> &'static str {
+        include_str!("transport/testdata/controller.identity").trim()
+    }
+
+    fn identity() -> InstanceIdentity {
+        InstanceIdentity::from_base64(identity_text()).unwrap()
+    }
+
+    fn other_identity() -> InstanceIdentity {
+        InstanceIdentity::from_base64("MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAtGgWlUTeuMi3KSRjJbsMMofhj+HVBpQ1u3Z6zfy07Wfs2fqnTOVtQnFgxpWyuX3syosresYJw6e6mGxjjO9iWPiIXdvx/Y+k2DL95E4oT+nkJijwKII7EmfzEpHYecpW9jRzat58fBgpRQmDU7xuzI35dsw5D5qIuHBl3NPyNdnagMHmt4VkxrYtEiUsNNhmloSZzv88+ZcZQt6Uu4QxJpwJ2PPTEBgQgRrCI4rtX+zZj2yAM+/hwLW6wDChrAkPS9QBgbuKssSKHJlMMJ643WbZ7SZShQrm1uNlm7hzxdu3Csy3p5iGj4qe9QTcEoELmdaOe/TlNZGx7BDFzIhwPQIDAQAB").unwrap()
+    }
 
     fn good() -> Vec<(&'static str, &'static str)> {
         vec![
             ("X-Jenkins", "2.293"),
             ("X-Jenkins-JNLP-Port", "50000"),
-            ("X-Instance-Identity", IDENTITY),
+            ("X-Instance-Identity", identity_text()),
             ("X-Jenkins-Agent-Protocols", "JNLP4-connect, Ping"),
             ("X-Remoting-Minimum-Version", "3.14"),
         ]
@@ -662,19 +641,17 @@ mod tests {
     #[test]
     fn direct_mode() {
         let protocols = ["JNLP4-connect".to_owned()];
-        let endpoint = Endpoint::direct("[::1]:50000", IDENTITY, &protocols).unwrap();
+        let endpoint = Endpoint::direct("[::1]:50000", identity(), &protocols).unwrap();
         assert_eq!((endpoint.host.as_str(), endpoint.port), ("::1", 50000));
-        assert_eq!(endpoint.identity, decode_identity(IDENTITY).unwrap());
-        for (host_port, identity, protocol) in [
-            (":50000", IDENTITY, None),
-            ("jenkins:", IDENTITY, None),
-            ("jenkins", IDENTITY, None),
-            ("jenkins:1", "%%%", None),
-            ("jenkins:1", "", None),
-            ("jenkins:1", IDENTITY, Some("JNLP3-connect".to_owned())),
+        assert_eq!(endpoint.identity, identity());
+        for (host_port, protocol) in [
+            (":50000", None),
+            ("jenkins:", None),
+            ("jenkins", None),
+            ("jenkins:1", Some("JNLP3-connect".to_owned())),
         ] {
             let protocols: Vec<_> = protocol.into_iter().collect();
-            let error = Endpoint::direct(host_port, identity, &protocols).unwrap_err();
+            let error = Endpoint::direct(host_port, identity(), &protocols).unwrap_err();
             assert!(matches!(error.cause, Cause::Configuration(_)), "{error}");
         }
     }
@@ -747,25 +724,25 @@ mod tests {
 
     #[test]
     fn a_pinned_identity() {
-        let pinned = decode_identity(IDENTITY).unwrap();
         let mut headers = good();
-        let get = |headers: &[(&'static str, &'static str)], pin: &[u8]| {
+        let get = |headers: &[(&'static str, &'static str)], pin: &InstanceIdentity| {
             Endpoint::from_headers(&headers.iter().copied().collect(), "j", Some(pin))
         };
-        assert_eq!(get(&headers, &pinned).unwrap().identity, pinned);
+        assert_eq!(get(&headers, &identity()).unwrap().identity, identity());
         assert!(matches!(
-            get(&headers, b"0other"),
+            get(&headers, &other_identity()),
             Err(Cause::IdentityMismatch { .. })
         ));
         headers.retain(|(n, _)| *n != "X-Instance-Identity");
-        assert_eq!(get(&headers, &pinned).unwrap().identity, pinned);
+        let endpoint = get(&headers, &other_identity()).unwrap();
+        assert_eq!(endpoint.identity, other_identity());
     }
 
     proptest! {
         #[test]
         fn any_headers_give_an_endpoint_or_a_cause(
             values in proptest::collection::vec(proptest::option::of(".{0,12}|[0-9]{1,6}|MII[A-Z]{1,9}"), 7),
-            pinned: Option<Vec<u8>>,
+            pinned: bool,
         ) {
             let names = [
                 "X-Jenkins", "X-Jenkins-JNLP-Port", "X-Hudson-JNLP-Port", "X-Jenkins-JNLP-Host",
@@ -776,7 +753,8 @@ mod tests {
                 .zip(values)
                 .filter_map(|(name, value)| Some((name, value?)))
                 .collect();
-            match Endpoint::from_headers(&headers, "jenkins", pinned.as_deref()) {
+            let pinned = pinned.then(identity);
+            match Endpoint::from_headers(&headers, "jenkins", pinned.as_ref()) {
                 Ok(endpoint) => {
                     prop_assert!(endpoint.port > 0 && !endpoint.host.is_empty());
                     prop_assert!(pinned.is_none_or(|pin| pin == endpoint.identity));
@@ -1005,7 +983,7 @@ mod tests {
     fn plain_http_calls_for_a_warning() {
         let exposed = |url: &str, web_socket, pinned: bool| {
             let mut discovery = discovery(&[url.to_owned()]);
-            discovery.identity = pinned.then(Vec::new);
+            discovery.identity = pinned.then(identity);
             discovery.exposed(web_socket).is_some()
         };
         assert!(exposed("http://jenkins/", false, false));
