@@ -543,6 +543,8 @@ mod tests {
         ]
     }
 
+    type Expected = fn(&Cause) -> bool;
+
     fn answer(status: &str, headers: &[(&str, &str)]) -> String {
         let headers: String = headers
             .iter()
@@ -666,7 +668,7 @@ mod tests {
         assert_eq!(endpoint.controller_version.as_deref(), Some("2.293"));
         assert_eq!(endpoint.protocols, ["JNLP4-connect", "Ping"]);
 
-        let refused: [(&str, Option<&str>, fn(&Cause) -> bool); 9] = [
+        let refused: [(&str, Option<&str>, Expected); 9] = [
             ("X-Jenkins-JNLP-Port", None, |c| {
                 matches!(c, Cause::Protocol(_))
             }),
@@ -806,7 +808,7 @@ mod tests {
         let to_https = &[("Location", "https://localhost/ci/tcpSlaveAgentListener/")][..];
         let starting = answer("503 Service Unavailable", nothing)
             + "<html><head><title>Jenkins</title></head><body><h1>Please wait while Jenkins is getting ready to work</h1>";
-        let cases: Vec<(Vec<String>, fn(&Cause) -> bool, &str)> = vec![
+        let cases: Vec<(Vec<String>, Expected, &str)> = vec![
             (
                 vec![answer("404 Not Found", jenkins)],
                 |c| matches!(c, Cause::AgentPortDisabled),
@@ -953,6 +955,20 @@ mod tests {
             request.contains("\r\nHost: jenkins.example.com\r\n"),
             "{request}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_wants_credentials_is_told_from_the_controller() {
+        let (port, proxy) = serve(&[&answer("407 Proxy Authentication Required", &[])]).await;
+        let mut discovery = discovery(&["http://jenkins.example.com/".to_owned()]);
+        discovery.dialer = via("http_proxy", port);
+        let error = discovery.endpoint().await.unwrap_err();
+        assert!(matches!(error.cause, Cause::Proxy { .. }), "{error}");
+        assert!(
+            error.to_string().contains("refuses the credentials"),
+            "{error}"
+        );
+        proxy.await.unwrap();
     }
 
     #[tokio::test]

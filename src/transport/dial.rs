@@ -140,10 +140,11 @@ impl Dialer {
         };
         let status = format!("HTTP {} {}", head.status, head.reason);
         let status = status.trim_end();
-        match (head.status, credentials) {
-            (200..=299, _) => Ok(stream),
-            (407, None) => Err(failed(format!("it wants credentials ({status})"))),
-            (407, Some(_)) => Err(failed(format!("it refuses the credentials ({status})"))),
+        match head.status {
+            200..=299 => Ok(stream),
+            407 => Err(failed(
+                http::wants_credentials(credentials.is_some()).to_owned(),
+            )),
             _ => Err(failed(format!(
                 "it refuses to connect to {target} ({status})"
             ))),

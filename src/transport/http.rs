@@ -488,6 +488,15 @@ where
     }
 }
 
+/// What a proxy's 407 means.
+pub(crate) fn wants_credentials(given: bool) -> &'static str {
+    if given {
+        "it refuses the credentials (HTTP 407)"
+    } else {
+        "it wants credentials (HTTP 407)"
+    }
+}
+
 /// `GET url`, one answer, no redirect followed. `deadline` is for the answer, once connected.
 ///
 /// # Errors
@@ -499,7 +508,7 @@ pub(crate) async fn get(
     headers: &[(&str, &str)],
     deadline: Duration,
 ) -> Result<Response, ConnectError> {
-    let (mut stream, target, proxy_authorization): (Box<dyn Stream>, _, _) = if url.tls {
+    let (mut stream, target, via): (Box<dyn Stream>, _, _) = if url.tls {
         let stream = dialer.connect(url.scheme(), &url.host, url.port).await?;
         let stream = start_tls(tls, &url.host, &url.to_string(), stream, deadline).await?;
         (Box::new(stream), url.path.clone(), None)
@@ -508,8 +517,7 @@ pub(crate) async fn get(
         match dialer.proxies.decide(url.scheme(), &url.host, url.port) {
             Decision::Via { proxy, .. } => {
                 let stream = dialer.connect_to_proxy(&proxy).await?;
-                let credentials = dialer.credentials_for(&proxy).map(Credentials::basic);
-                (Box::new(stream), url.to_string(), credentials)
+                (Box::new(stream), url.to_string(), Some(proxy))
             }
             Decision::Direct { .. } => {
                 let stream = dialer.connect(url.scheme(), &url.host, url.port).await?;
@@ -530,9 +538,10 @@ pub(crate) async fn get(
     for (name, value) in own.iter().chain(headers) {
         request.header(name, value).map_err(error)?;
     }
-    if let Some(value) = &proxy_authorization {
+    let credentials = via.as_ref().and_then(|proxy| dialer.credentials_for(proxy));
+    if let Some(credentials) = credentials {
         request
-            .header("Proxy-Authorization", value)
+            .header("Proxy-Authorization", &credentials.basic())
             .map_err(error)?;
     }
     let exchange = async {
@@ -542,7 +551,13 @@ pub(crate) async fn get(
         Ok(Response { head, body })
     };
     match timeout(deadline, exchange).await {
-        Ok(Ok(response)) => Ok(response),
+        Ok(Ok(response)) => match &via {
+            Some(proxy) if response.head.status == 407 => Err(error(Cause::Proxy {
+                proxy: proxy.to_string(),
+                message: wants_credentials(credentials.is_some()).to_owned(),
+            })),
+            _ => Ok(response),
+        },
         Ok(Err(e)) => Err(error(io_cause(e, deadline))),
         Err(_) => Err(error(Cause::TimedOut(deadline))),
     }

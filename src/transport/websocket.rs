@@ -110,11 +110,7 @@ pub async fn connect(
         return Err(error(refusal(&response)));
     }
     let (capability, cookie) = accepted(&response, &key).map_err(error)?;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE));
+    let config = config();
     let socket =
         WebSocketStream::from_partially_read(stream, response.body, Role::Client, Some(config))
             .await;
@@ -138,6 +134,14 @@ pub async fn connect(
             address: shown,
         },
     })
+}
+
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
 }
 
 fn shown(url: &ControllerUrl) -> String {
@@ -418,7 +422,13 @@ mod tests {
     use crate::transport::dial::tests::{read_request, serve, via};
     use crate::transport::trust::tests::{CA, SERVER, server_config, trusting};
     use std::future::Future;
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::{Context, Poll};
     use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinHandle;
     use tungstenite::protocol::frame::coding::CloseCode;
@@ -592,6 +602,94 @@ mod tests {
         });
         let mut connection = open(&options(port)).await.unwrap();
         assert_eq!(connection.reader.read().await.unwrap().unwrap(), "hi");
+    }
+
+    /// Counts the writes that reach a socket, and can refuse them.
+    #[derive(Debug, Clone, Default)]
+    struct Socketlike {
+        writes: Arc<AtomicUsize>,
+        stuck: bool,
+    }
+
+    impl AsyncRead for Socketlike {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Socketlike {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            if self.stuck {
+                return Poll::Pending;
+            }
+            self.writes.fetch_add(1, Relaxed);
+            Poll::Ready(Ok(data.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn writer(stream: Socketlike) -> Writer {
+        let stream: Box<dyn Stream> = Box::new(stream);
+        let config = Some(config());
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Client, config).await;
+        let (sink, _) = socket.split();
+        let address = "the test".to_owned();
+        Writer { sink, address }
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_one_write_and_a_large_one_is_bounded() {
+        let stream = Socketlike::default();
+        let mut writer = writer(stream.clone()).await;
+        let small = vec![Bytes::from_static(b"command"); 100];
+        writer.write(&small).await.unwrap();
+        assert_eq!(stream.writes.swap(0, Relaxed), 1);
+        writer
+            .write(&[Bytes::from(vec![0; 1 << 20])])
+            .await
+            .unwrap();
+        let writes = stream.writes.load(Relaxed);
+        assert!((10..40).contains(&writes), "{writes}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_given_up() {
+        let stuck = Socketlike {
+            stuck: true,
+            ..Socketlike::default()
+        };
+        let mut writer = writer(stuck).await;
+        let start = tokio::time::Instant::now();
+        let error = writer.write(&[Bytes::from_static(b"x")]).await.unwrap_err();
+        assert!(
+            matches!(error, TransportError::WriteStalled { .. }),
+            "{error}"
+        );
+        assert_eq!(start.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
+        writer.close().await;
+        assert!(start.elapsed() <= WRITE_TIMEOUT + CLOSE_TIMEOUT + Duration::from_millis(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_controller_that_never_answers_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let error = open(&options(port)).await.unwrap_err();
+        assert_eq!(error.exit_code(), ExitCode::TimedOut, "{error}");
+        assert_eq!(error.doing, "opening a WebSocket to");
     }
 
     #[tokio::test]
