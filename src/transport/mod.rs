@@ -156,7 +156,7 @@ impl CommandWriter {
         }
     }
 
-    /// Ends our direction in order (TLS `close_notify` and FIN, a WebSocket close frame), within [`CLOSE_TIMEOUT`].
+    /// Flushes and ends our direction (end of stream, a WebSocket close frame), within [`CLOSE_TIMEOUT`].
     ///
     /// A failure to do so isn't told: the peer may have gone first.
     pub async fn close(&mut self) {

@@ -64,7 +64,7 @@ impl Reader {
             input.reserve(READ_SIZE);
             match self.source.read_buf(input).await {
                 Ok(1..) => {}
-                // Java closes its sockets without a TLS close_notify.
+                // Whether a TLS close_notify came before the end is of no interest: a channel has its CloseCommand.
                 Ok(0) => break,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 Err(source) => {
