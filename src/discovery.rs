@@ -36,7 +36,7 @@ pub struct Endpoint {
     pub port: u16,
     /// The key that must be proved there.
     pub identity: InstanceIdentity,
-    /// `X-Jenkins`: the controller's version.
+    /// `X-Jenkins`: the controller's version. The listener of 2.293 does not send it.
     pub controller_version: Option<String>,
     /// `X-Remoting-Minimum-Version`.
     pub minimum_version: Option<String>,
@@ -586,7 +586,8 @@ mod tests {
             ("3385", "3386.v353e57a_1b_ea_0", Less),
             ("4.7", "4.7-SNAPSHOT", Greater),
             ("4.7-SNAPSHOT", "4.6", Greater),
-            ("4.7-SNAPSHOT (private-x)", "4.7-snapshot", Equal),
+            ("4.7-SNAPSHOT (private-x)", "4.7-SNAPSHOT", Equal),
+            ("3386", "3386.v353e57a_1b_ea_0", Less),
             ("1.0-rc1", "1.0", Less),
             ("1.0-beta-1", "1.0-rc", Less),
             ("1.0.ga", "1.0", Equal),

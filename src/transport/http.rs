@@ -107,8 +107,14 @@ pub struct Response {
 
 impl Response {
     /// What the body says to a reader, in one line of at most 300 characters; else the reason.
+    ///
+    /// Jenkins refuses with Jetty's error page, in a table of which the message is one row.
     pub fn message(&self) -> String {
-        let text = plain_text(&String::from_utf8_lossy(&self.body));
+        let body = String::from_utf8_lossy(&self.body);
+        let jetty = body
+            .split_once("<th>MESSAGE:</th><td>")
+            .and_then(|(_, rest)| rest.split_once("</td>"));
+        let text = plain_text(jetty.map_or(&*body, |(message, _)| message));
         if text.is_empty() {
             self.head.reason.clone()
         } else {
@@ -642,6 +648,20 @@ mod tests {
             assert_eq!(plain_text(body), expected);
         }
         assert_eq!(plain_text(&"é".repeat(1000)).chars().count(), 301);
+    }
+
+    #[test]
+    fn the_message_of_a_jetty_error_page() {
+        // As Jenkins 2.293 answers on wsagents/.
+        let page = "<html>\n<head>\n<title>Error 400 no such agent</title>\n</head>\n<body>\
+            <h2>HTTP ERROR 400 no such agent</h2>\n<table>\n<tr><th>URI:</th><td>/wsagents/</td></tr>\n\
+            <tr><th>STATUS:</th><td>400</td></tr>\n<tr><th>MESSAGE:</th><td>no such &lt;agent&gt;</td></tr>\n\
+            <tr><th>SERVLET:</th><td>Stapler</td></tr>\n</table>\n<hr>Powered by Jetty<hr/>\n</body></html>";
+        let response = Response {
+            head: Head::parse(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap(),
+            body: page.into(),
+        };
+        assert_eq!(response.message(), "no such <agent>");
     }
 
     #[test]
