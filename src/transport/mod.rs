@@ -6,6 +6,7 @@
 
 pub mod dial;
 mod error;
+pub mod http;
 pub mod identity;
 pub mod jnlp4;
 pub mod proxy;
