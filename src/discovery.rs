@@ -16,8 +16,7 @@ use crate::transport::proxy::{Credentials, Scheme};
 use crate::transport::trust::TlsConfig;
 use crate::transport::{Cause, ConnectError};
 
-/// The version of remoting whose behaviour this agent has, and which it tells controllers.
-pub const REMOTING_VERSION: &str = "3386.v353e57a_1b_ea_0";
+use crate::REMOTING_VERSION;
 
 /// How long a controller may take to answer; as Java's discovery (`setReadTimeout(60000)`).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -54,15 +53,9 @@ impl Endpoint {
     ///
     /// # Errors
     /// The [`Cause`] for which this agent can't connect to that controller.
-    pub fn from_headers(
-        headers: &Headers,
-        url_host: &str,
-        pinned: Option<&InstanceIdentity>,
-    ) -> Result<Self, Cause> {
+    pub fn from_headers(headers: &Headers, url_host: &str, pinned: Option<&InstanceIdentity>) -> Result<Self, Cause> {
         let ports = ["X-Jenkins-JNLP-Port", "X-Hudson-JNLP-Port"];
-        let found = ports
-            .iter()
-            .find_map(|name| headers.get(name).map(|value| (*name, value)));
+        let found = ports.iter().find_map(|name| headers.get(name).map(|value| (*name, value)));
         let Some((port_header, port)) = found else {
             return Err(match headers.get("X-Jenkins") {
                 Some(version) => Cause::Protocol(format!(
@@ -83,15 +76,12 @@ impl Endpoint {
             .collect();
         // An empty list counts as none (`JnlpAgentEndpoint`, JENKINS-41730).
         if !protocols.is_empty() && !protocols.iter().any(|name| name == PROTOCOL_NAME) {
-            return Err(Cause::ProtocolNotOffered {
-                offered: http::excerpt(&protocols.join(", "), 200),
-            });
+            return Err(Cause::ProtocolNotOffered { offered: http::excerpt(&protocols.join(", "), 200) });
         }
         let identity = match (headers.get("X-Instance-Identity"), pinned) {
             (Some(text), pinned) => {
-                let found = InstanceIdentity::from_base64(text).map_err(|e| {
-                    Cause::Protocol(format!("in the header X-Instance-Identity, {e}"))
-                })?;
+                let found = InstanceIdentity::from_base64(text)
+                    .map_err(|e| Cause::Protocol(format!("in the header X-Instance-Identity, {e}")))?;
                 match pinned {
                     Some(expected) if *expected != found => {
                         return Err(Cause::IdentityMismatch {
@@ -105,8 +95,7 @@ impl Endpoint {
             (None, Some(pinned)) => pinned.clone(),
             (None, None) => {
                 return Err(Cause::Protocol(
-                    "no header X-Instance-Identity: nothing tells who must be at the agent port"
-                        .to_owned(),
+                    "no header X-Instance-Identity: nothing tells who must be at the agent port".to_owned(),
                 ));
             }
         };
@@ -119,9 +108,7 @@ impl Endpoint {
             Some(host) if !host.is_empty() => {
                 if !host.bytes().all(|b| b.is_ascii_graphic()) {
                     let shown = http::excerpt(host, 60);
-                    return Err(Cause::Protocol(format!(
-                        "X-Jenkins-JNLP-Host is no host name: {shown:?}"
-                    )));
+                    return Err(Cause::Protocol(format!("X-Jenkins-JNLP-Host is no host name: {shown:?}")));
                 }
                 host.trim_start_matches('[').trim_end_matches(']')
             }
@@ -142,20 +129,13 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`Cause::Configuration`] for values that make no sense.
-    pub fn direct(
-        host_port: &str,
-        identity: InstanceIdentity,
-        protocols: &[String],
-    ) -> Result<Self, ConnectError> {
+    pub fn direct(host_port: &str, identity: InstanceIdentity, protocols: &[String]) -> Result<Self, ConnectError> {
         let wrong = |option, value: &str, message: String| {
             let value = http::excerpt(value, 100);
             ConnectError::new(option, value, Cause::Configuration(message))
         };
         let (host, port) = match HostPort::parse(host_port) {
-            Ok(HostPort {
-                host: Some(host),
-                port: Some(port),
-            }) => (host, port),
+            Ok(HostPort { host: Some(host), port: Some(port) }) => (host, port),
             Ok(_) => {
                 let message = "it needs both HOST and PORT".to_owned();
                 return Err(wrong("using -direct", host_port, message));
@@ -222,9 +202,7 @@ impl HostPort {
     /// What is wrong with it.
     pub fn parse(value: &str) -> Result<Self, String> {
         let value = value.trim();
-        let (host, port) = value
-            .rsplit_once(':')
-            .ok_or("it must be HOST:PORT, HOST: or :PORT")?;
+        let (host, port) = value.rsplit_once(':').ok_or("it must be HOST:PORT, HOST: or :PORT")?;
         let (host, port) = (host.trim(), port.trim());
         let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let host = bracketed.unwrap_or(host);
@@ -237,10 +215,7 @@ impl HostPort {
             "" => None,
             port => Some(parse_port(port).ok_or("its port is not a number from 1 to 65535")?),
         };
-        Ok(Self {
-            host: (!host.is_empty()).then(|| host.to_owned()),
-            port,
-        })
+        Ok(Self { host: (!host.is_empty()).then(|| host.to_owned()), port })
     }
 }
 
@@ -273,13 +248,9 @@ impl Discovery {
     /// The first URL on which the identity (or, over a WebSocket, the secret) can be read and
     /// replaced on the way. The caller owes the user a warning.
     pub fn exposed(&self, web_socket: bool) -> Option<&ControllerUrl> {
-        let loopback = |url: &ControllerUrl| {
-            url.host == "localhost" || url.host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
-        };
-        self.urls
-            .iter()
-            .find(|url| url.is_plain() && !loopback(url))
-            .filter(|_| web_socket || self.identity.is_none())
+        let loopback =
+            |url: &ControllerUrl| url.host == "localhost" || url.host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback());
+        self.urls.iter().find(|url| url.is_plain() && !loopback(url)).filter(|_| web_socket || self.identity.is_none())
     }
 
     /// Asks each URL in turn for the TCP endpoint (`JnlpAgentEndpointResolver.resolve`). One
@@ -308,16 +279,13 @@ impl Discovery {
 
     async fn endpoint_at(&self, root: &ControllerUrl) -> Result<Endpoint, ConnectError> {
         let url = root.join(LISTENER);
-        let response = self
-            .get(&url, |location| location.path.ends_with(LISTENER))
-            .await?;
+        let response = self.get(&url, |location| location.path.ends_with(LISTENER)).await?;
         let error = |cause| ConnectError::new("GET", url.to_string(), cause);
         if response.head.status != 200 {
             return Err(error(self.refusal(root, &response).await));
         }
         let pinned = self.identity.as_ref();
-        let mut endpoint =
-            Endpoint::from_headers(&response.head.headers, &root.host, pinned).map_err(error)?;
+        let mut endpoint = Endpoint::from_headers(&response.head.headers, &root.host, pinned).map_err(error)?;
         match &self.tunnel {
             Some(tunnel) => endpoint.through(tunnel),
             // As Java does, but only where there is another URL to fall back to: the check
@@ -344,10 +312,7 @@ impl Discovery {
         if is_jenkins {
             Cause::AgentPortDisabled
         } else {
-            Cause::Http {
-                status: 404,
-                message: format!("no Jenkins at {root}, its path may be wrong"),
-            }
+            Cause::Http { status: 404, message: format!("no Jenkins at {root}, its path may be wrong") }
         }
     }
 
@@ -363,11 +328,7 @@ impl Discovery {
         if response.head.status == 200 {
             return Ok(());
         }
-        Err(ConnectError::new(
-            "GET",
-            url.to_string(),
-            response.refusal(),
-        ))
+        Err(ConnectError::new("GET", url.to_string(), response.refusal()))
     }
 
     /// One GET. Follows redirects within a scheme, as `HttpURLConnection` does, to where `follow`
@@ -386,8 +347,7 @@ impl Discovery {
             if let Some(basic) = basic.as_deref().filter(|_| same_server) {
                 headers.push(("Authorization", basic));
             }
-            let response =
-                http::get(&self.dialer, &self.tls, &at, &headers, ANSWER_TIMEOUT).await?;
+            let response = http::get(&self.dialer, &self.tls, &at, &headers, ANSWER_TIMEOUT).await?;
             let location = match response.head.status {
                 301 | 302 | 303 | 307 | 308 => response.head.headers.get("Location"),
                 _ => None,
@@ -398,10 +358,7 @@ impl Discovery {
             }
         }
         let message = "it redirects without end".to_owned();
-        let cause = Cause::Http {
-            status: 302,
-            message,
-        };
+        let cause = Cause::Http { status: 302, message };
         Err(ConnectError::new("GET", url.to_string(), cause))
     }
 }
@@ -467,9 +424,7 @@ fn version_items(version: &str) -> Vec<Item> {
         let mut rest = part;
         loop {
             let digits = rest.starts_with(|c: char| c.is_ascii_digit());
-            let end = rest
-                .find(|c: char| c.is_ascii_digit() != digits)
-                .unwrap_or(rest.len());
+            let end = rest.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(rest.len());
             let (item, tail) = rest.split_at(end);
             items.push(if digits || part.is_empty() {
                 Item::Number(item.trim_start_matches('0').to_owned())
@@ -546,19 +501,13 @@ mod tests {
     type Expected = fn(&Cause) -> bool;
 
     fn answer(status: &str, headers: &[(&str, &str)]) -> String {
-        let headers: String = headers
-            .iter()
-            .map(|(n, v)| format!("{n}: {v}\r\n"))
-            .collect();
+        let headers: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
         format!("HTTP/1.1 {status}\r\n{headers}\r\n")
     }
 
     fn discovery(urls: &[String]) -> Discovery {
         Discovery {
-            urls: urls
-                .iter()
-                .map(|u| ControllerUrl::parse(u).unwrap())
-                .collect(),
+            urls: urls.iter().map(|u| ControllerUrl::parse(u).unwrap()).collect(),
             agent_name: "agent 1".to_owned(),
             credentials: None,
             tunnel: None,
@@ -593,11 +542,7 @@ mod tests {
             ("1.0.ga", "1.0", Equal),
             ("1.0-sp", "1.0", Greater),
             ("007", "7", Equal),
-            (
-                "99999999999999999999999",
-                "99999999999999999999998",
-                Greater,
-            ),
+            ("99999999999999999999999", "99999999999999999999998", Greater),
             ("", "0", Equal),
             ("2.511", "2.479.3", Greater),
         ];
@@ -620,23 +565,12 @@ mod tests {
             ("::1:1234", "::1", 1234),
         ];
         for (value, host, port) in cases {
-            let mut endpoint =
-                Endpoint::from_headers(&Headers::from_iter(good()), "jenkins", None).unwrap();
+            let mut endpoint = Endpoint::from_headers(&Headers::from_iter(good()), "jenkins", None).unwrap();
             endpoint.through(&HostPort::parse(value).unwrap());
             let got = (endpoint.host.as_str(), endpoint.port);
             assert_eq!(got, (host, port), "{value}");
         }
-        for bad in [
-            "proxy",
-            "",
-            "proxy:0",
-            "proxy:65536",
-            "proxy:x",
-            "proxy:+1",
-            "a:b:1",
-            "[::1:1",
-            "http://a:1",
-        ] {
+        for bad in ["proxy", "", "proxy:0", "proxy:65536", "proxy:x", "proxy:+1", "a:b:1", "[::1:1", "http://a:1"] {
             assert!(HostPort::parse(bad).is_err(), "{bad}");
         }
     }
@@ -647,12 +581,9 @@ mod tests {
         let endpoint = Endpoint::direct("[::1]:50000", identity(), &protocols).unwrap();
         assert_eq!((endpoint.host.as_str(), endpoint.port), ("::1", 50000));
         assert_eq!(endpoint.identity, identity());
-        for (host_port, protocol) in [
-            (":50000", None),
-            ("jenkins:", None),
-            ("jenkins", None),
-            ("jenkins:1", Some("JNLP3-connect".to_owned())),
-        ] {
+        for (host_port, protocol) in
+            [(":50000", None), ("jenkins:", None), ("jenkins", None), ("jenkins:1", Some("JNLP3-connect".to_owned()))]
+        {
             let protocols: Vec<_> = protocol.into_iter().collect();
             let error = Endpoint::direct(host_port, identity(), &protocols).unwrap_err();
             assert!(matches!(error.cause, Cause::Configuration(_)), "{error}");
@@ -670,27 +601,13 @@ mod tests {
         assert_eq!(endpoint.protocols, ["JNLP4-connect", "Ping"]);
 
         let refused: [(&str, Option<&str>, Expected); 9] = [
-            ("X-Jenkins-JNLP-Port", None, |c| {
-                matches!(c, Cause::Protocol(_))
-            }),
-            ("X-Jenkins-JNLP-Port", Some("0"), |c| {
-                matches!(c, Cause::Protocol(_))
-            }),
-            ("X-Jenkins-JNLP-Port", Some("65536"), |c| {
-                matches!(c, Cause::Protocol(_))
-            }),
-            ("X-Jenkins-JNLP-Port", Some("x"), |c| {
-                matches!(c, Cause::Protocol(_))
-            }),
-            ("X-Instance-Identity", None, |c| {
-                matches!(c, Cause::Protocol(_))
-            }),
-            ("X-Instance-Identity", Some("?"), |c| {
-                matches!(c, Cause::Protocol(_))
-            }),
-            ("X-Instance-Identity", Some(""), |c| {
-                matches!(c, Cause::Protocol(_))
-            }),
+            ("X-Jenkins-JNLP-Port", None, |c| matches!(c, Cause::Protocol(_))),
+            ("X-Jenkins-JNLP-Port", Some("0"), |c| matches!(c, Cause::Protocol(_))),
+            ("X-Jenkins-JNLP-Port", Some("65536"), |c| matches!(c, Cause::Protocol(_))),
+            ("X-Jenkins-JNLP-Port", Some("x"), |c| matches!(c, Cause::Protocol(_))),
+            ("X-Instance-Identity", None, |c| matches!(c, Cause::Protocol(_))),
+            ("X-Instance-Identity", Some("?"), |c| matches!(c, Cause::Protocol(_))),
+            ("X-Instance-Identity", Some(""), |c| matches!(c, Cause::Protocol(_))),
             (
                 "X-Jenkins-Agent-Protocols",
                 Some("Ping"),
@@ -711,10 +628,7 @@ mod tests {
             assert!(expected(&cause), "{name}: {value:?}: {cause}");
         }
         // Absent or empty, a list of protocols or a minimum forbids nothing.
-        for (name, value) in [
-            ("X-Jenkins-Agent-Protocols", " , "),
-            ("X-Remoting-Minimum-Version", ""),
-        ] {
+        for (name, value) in [("X-Jenkins-Agent-Protocols", " , "), ("X-Remoting-Minimum-Version", "")] {
             let mut headers = good();
             headers.retain(|(n, _)| *n != name);
             Endpoint::from_headers(&headers.iter().copied().collect(), "j", None).unwrap();
@@ -732,10 +646,7 @@ mod tests {
             Endpoint::from_headers(&headers.iter().copied().collect(), "j", Some(pin))
         };
         assert_eq!(get(&headers, &identity()).unwrap().identity, identity());
-        assert!(matches!(
-            get(&headers, &other_identity()),
-            Err(Cause::IdentityMismatch { .. })
-        ));
+        assert!(matches!(get(&headers, &other_identity()), Err(Cause::IdentityMismatch { .. })));
         headers.retain(|(n, _)| *n != "X-Instance-Identity");
         let endpoint = get(&headers, &other_identity()).unwrap();
         assert_eq!(endpoint.identity, other_identity());
@@ -780,25 +691,13 @@ mod tests {
         discovery.tunnel = Some(HostPort::parse(":4711").unwrap());
         let endpoint = discovery.endpoint().await.unwrap();
         assert_eq!((endpoint.host.as_str(), endpoint.port), ("localhost", 4711));
-        assert_eq!(
-            endpoint.origin,
-            "-tunnel and the header X-Jenkins-JNLP-Port"
-        );
+        assert_eq!(endpoint.origin, "-tunnel and the header X-Jenkins-JNLP-Port");
         let requests = server.await.unwrap();
         let request = &requests[0];
-        assert!(
-            request.starts_with("GET /ci/tcpSlaveAgentListener/ HTTP/1.1\r\n"),
-            "{request}"
-        );
-        assert!(
-            request.contains(&format!("\r\nHost: localhost:{port}\r\n")),
-            "{request}"
-        );
+        assert!(request.starts_with("GET /ci/tcpSlaveAgentListener/ HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains(&format!("\r\nHost: localhost:{port}\r\n")), "{request}");
         assert!(request.contains("\r\nNode-Name: agent 1\r\n"), "{request}");
-        assert!(
-            request.contains("\r\nAuthorization: Basic dTpw\r\n"),
-            "{request}"
-        );
+        assert!(request.contains("\r\nAuthorization: Basic dTpw\r\n"), "{request}");
     }
 
     #[tokio::test]
@@ -810,59 +709,28 @@ mod tests {
         let starting = answer("503 Service Unavailable", nothing)
             + "<html><head><title>Jenkins</title></head><body><h1>Please wait while Jenkins is getting ready to work</h1>";
         let cases: Vec<(Vec<String>, Expected, &str)> = vec![
-            (
-                vec![answer("404 Not Found", jenkins)],
-                |c| matches!(c, Cause::AgentPortDisabled),
-                "disabled",
-            ),
+            (vec![answer("404 Not Found", jenkins)], |c| matches!(c, Cause::AgentPortDisabled), "disabled"),
             (
                 vec![answer("404 Not Found", nothing), answer("200 OK", jenkins)],
                 |c| matches!(c, Cause::AgentPortDisabled),
                 "disabled",
             ),
             (
-                vec![
-                    answer("404 Not Found", nothing),
-                    answer("404 Not Found", nothing),
-                ],
+                vec![answer("404 Not Found", nothing), answer("404 Not Found", nothing)],
                 |c| matches!(c, Cause::Http { status: 404, .. }),
                 "path may be wrong",
             ),
-            (
-                vec![answer("200 OK", nothing)],
-                |c| matches!(c, Cause::NotJenkins(_)),
-                "X-Jenkins-JNLP-Port",
-            ),
+            (vec![answer("200 OK", nothing)], |c| matches!(c, Cause::NotJenkins(_)), "X-Jenkins-JNLP-Port"),
             (
                 vec![answer("403 Forbidden", nothing) + "go away"],
                 |c| matches!(c, Cause::Http { status: 403, .. }),
                 "HTTP 403: go away",
             ),
-            (
-                vec![starting],
-                |c| matches!(c, Cause::Http { status: 503, .. }),
-                "503: Please wait while Jenkins",
-            ),
-            (
-                vec![answer("302 Found", to_login)],
-                |c| matches!(c, Cause::Http { status: 302, .. }),
-                "/ci/login",
-            ),
-            (
-                vec![answer("301 Moved", to_https)],
-                |c| matches!(c, Cause::Http { status: 301, .. }),
-                "to https://",
-            ),
-            (
-                vec!["SSH-2.0-OpenSSH_9\r\n\r\n".into()],
-                |c| matches!(c, Cause::NotJenkins(_)),
-                "SSH-2.0",
-            ),
-            (
-                vec![String::new()],
-                |c| matches!(c, Cause::Closed),
-                "closed",
-            ),
+            (vec![starting], |c| matches!(c, Cause::Http { status: 503, .. }), "503: Please wait while Jenkins"),
+            (vec![answer("302 Found", to_login)], |c| matches!(c, Cause::Http { status: 302, .. }), "/ci/login"),
+            (vec![answer("301 Moved", to_https)], |c| matches!(c, Cause::Http { status: 301, .. }), "to https://"),
+            (vec!["SSH-2.0-OpenSSH_9\r\n\r\n".into()], |c| matches!(c, Cause::NotJenkins(_)), "SSH-2.0"),
+            (vec![String::new()], |c| matches!(c, Cause::Closed), "closed"),
         ];
         for (answers, expected, text) in cases {
             let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
@@ -882,10 +750,7 @@ mod tests {
         let mut discovery = local(here);
         discovery.credentials = Some(Credentials::parse("a:b").unwrap());
         let endpoint = discovery.endpoint().await.unwrap();
-        assert_eq!(
-            endpoint.host, "localhost",
-            "the host of the URL given, as in Java"
-        );
+        assert_eq!(endpoint.host, "localhost", "the host of the URL given, as in Java");
         assert!(first.await.unwrap()[0].contains("Authorization"));
         assert!(!second.await.unwrap()[0].contains("Authorization"));
     }
@@ -909,21 +774,9 @@ mod tests {
     async fn login_tells_readiness() {
         let cases = [
             (vec![answer("200 OK", &[])], true),
-            (
-                vec![
-                    answer("302 Found", &[("Location", "/sso?x=y")]),
-                    answer("200 OK", &[]),
-                ],
-                true,
-            ),
+            (vec![answer("302 Found", &[("Location", "/sso?x=y")]), answer("200 OK", &[])], true),
             (vec![answer("503 Service Unavailable", &[])], false),
-            (
-                vec![answer(
-                    "302 Found",
-                    &[("Location", "https://localhost/login")],
-                )],
-                false,
-            ),
+            (vec![answer("302 Found", &[("Location", "https://localhost/login")])], false),
         ];
         for (answers, ready) in cases {
             let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
@@ -948,14 +801,8 @@ mod tests {
         let request = &proxy.await.unwrap()[0];
         let line = "GET http://jenkins.example.com/ci/tcpSlaveAgentListener/ HTTP/1.1\r\n";
         assert!(request.starts_with(line), "{request}");
-        assert!(
-            request.contains("\r\nProxy-Authorization: Basic dTpw\r\n"),
-            "{request}"
-        );
-        assert!(
-            request.contains("\r\nHost: jenkins.example.com\r\n"),
-            "{request}"
-        );
+        assert!(request.contains("\r\nProxy-Authorization: Basic dTpw\r\n"), "{request}");
+        assert!(request.contains("\r\nHost: jenkins.example.com\r\n"), "{request}");
     }
 
     #[tokio::test]
@@ -965,10 +812,7 @@ mod tests {
         discovery.dialer = via("http_proxy", port);
         let error = discovery.endpoint().await.unwrap_err();
         assert!(matches!(error.cause, Cause::Proxy { .. }), "{error}");
-        assert!(
-            error.to_string().contains("refuses the credentials"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("refuses the credentials"), "{error}");
         proxy.await.unwrap();
     }
 

@@ -182,8 +182,9 @@ impl Link {
         self.with(|state| state.channel.lost(why));
     }
 
-    /// Takes the commands that wait to be sent, up to about `most` bytes; waits until there are any.
-    pub async fn transmit(&self, most: usize, batch: &mut Vec<Bytes>) {
+    /// Takes the commands that wait to be sent, up to about `most` bytes; waits until there are any. False once the
+    /// channel has ended and all were taken.
+    pub async fn transmit(&self, most: usize, batch: &mut Vec<Bytes>) -> bool {
         loop {
             let notified = self.transmit.notified();
             {
@@ -201,7 +202,10 @@ impl Link {
                 }
             }
             if !batch.is_empty() {
-                return;
+                return true;
+            }
+            if self.lock().reason.is_some() {
+                return false;
             }
             notified.await;
         }

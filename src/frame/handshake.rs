@@ -93,21 +93,12 @@ pub fn parse_first_answer(input: &[u8], ended: bool) -> FirstAnswer {
 /// Text of a stranger's in one line, fit to be shown on a terminal.
 fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.trim()
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.trim().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// A map of headers as JSON (`ConnectionHeaders.toString`).
 pub fn encode_headers<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    serde_json::Value::Object(
-        headers
-            .into_iter()
-            .map(|(k, v)| (k.into(), v.into()))
-            .collect(),
-    )
-    .to_string()
+    serde_json::Value::Object(headers.into_iter().map(|(k, v)| (k.into(), v.into())).collect()).to_string()
 }
 
 /// A map of headers from JSON (`ConnectionHeaders.fromString`); values may be `null`.
@@ -155,21 +146,9 @@ mod tests {
             (b"\0\x03AC", true, Text("\u{fffd}\u{fffd}AC".into())),
             (b"", true, Text(String::new())),
             (b"Unknown proto", false, Incomplete(1)),
-            (
-                b"Unknown protocol:\n",
-                false,
-                Text("Unknown protocol:".into()),
-            ),
-            (
-                b"HTTP/1.1 400 Bad Request\r\nServer: x",
-                false,
-                Text("HTTP/1.1 400 Bad Request".into()),
-            ),
-            (
-                b"\x15\x03\x01\0\x02\x02\x46",
-                false,
-                Text("a TLS alert; this port speaks TLS from the start".into()),
-            ),
+            (b"Unknown protocol:\n", false, Text("Unknown protocol:".into())),
+            (b"HTTP/1.1 400 Bad Request\r\nServer: x", false, Text("HTTP/1.1 400 Bad Request".into())),
+            (b"\x15\x03\x01\0\x02\x02\x46", false, Text("a TLS alert; this port speaks TLS from the start".into())),
             (b"no newline", true, Text("no newline".into())),
             (b"\x1b[31mred\n", false, Text("\u{fffd}[31mred".into())),
             (&[b'x'; 600], false, Text("x".repeat(MAX_BARE_ANSWER))),
@@ -181,56 +160,32 @@ mod tests {
 
     #[test]
     fn headers_as_java_writes_them() {
-        let json =
-            "{\"JnlpAgentProtocol.cookie\":\"07b5\",\"none\":null,\"odd\":\"\\\"\\\\\\b\\u0001é\"}";
+        let json = "{\"JnlpAgentProtocol.cookie\":\"07b5\",\"none\":null,\"odd\":\"\\\"\\\\\\b\\u0001é\"}";
         let headers = parse_headers(json).unwrap();
         assert_eq!(headers["JnlpAgentProtocol.cookie"].as_deref(), Some("07b5"));
         assert_eq!(headers["none"], None);
         assert_eq!(headers["odd"].as_deref(), Some("\"\\\u{8}\u{1}é"));
-        assert_eq!(
-            encode_headers([("Node-Name", "a\"\n\u{1}")]),
-            r#"{"Node-Name":"a\"\n\u0001"}"#
-        );
+        assert_eq!(encode_headers([("Node-Name", "a\"\n\u{1}")]), r#"{"Node-Name":"a\"\n\u0001"}"#);
     }
 
     #[test]
     fn headers_of_another_shape_are_refused() {
-        for json in [
-            "",
-            "{",
-            "[]",
-            r#"{"a":1}"#,
-            r#"{"a":{}}"#,
-            "{} x",
-            &"[".repeat(60_000),
-            &"{\"a\":".repeat(10_000),
-        ] {
-            assert!(
-                matches!(parse_headers(json), Err(HandshakeError::Headers(_))),
-                "{json:.20}"
-            );
+        for json in ["", "{", "[]", r#"{"a":1}"#, r#"{"a":{}}"#, "{} x", &"[".repeat(60_000), &"{\"a\":".repeat(10_000)]
+        {
+            assert!(matches!(parse_headers(json), Err(HandshakeError::Headers(_))), "{json:.20}");
         }
     }
 
     #[test]
     fn verdicts() {
         assert_eq!(parse_verdict("OK"), Verdict::Accepted);
-        assert_eq!(
-            parse_verdict("ERROR: Authorization failure"),
-            Verdict::Refused("Authorization failure".into())
-        );
-        assert_eq!(
-            parse_verdict("FATAL: gone"),
-            Verdict::RefusedForGood("gone".into())
-        );
+        assert_eq!(parse_verdict("ERROR: Authorization failure"), Verdict::Refused("Authorization failure".into()));
+        assert_eq!(parse_verdict("FATAL: gone"), Verdict::RefusedForGood("gone".into()));
     }
 
     #[test]
     fn items_have_a_limit() {
-        assert_eq!(
-            encode_item(&"x".repeat(65_536)),
-            Err(HandshakeError::TooLong(65_536))
-        );
+        assert_eq!(encode_item(&"x".repeat(65_536)), Err(HandshakeError::TooLong(65_536)));
         assert_eq!(parse_item(b"\0\x01\xff"), Err(HandshakeError::NotText));
     }
 

@@ -38,12 +38,7 @@ pub struct Dialer {
 
 impl Default for Dialer {
     fn default() -> Self {
-        Self {
-            proxies: Proxies::default(),
-            proxy_credentials: None,
-            keepalive: true,
-            connect_timeout: CONNECT_TIMEOUT,
-        }
+        Self { proxies: Proxies::default(), proxy_credentials: None, keepalive: true, connect_timeout: CONNECT_TIMEOUT }
     }
 }
 
@@ -53,12 +48,7 @@ impl Dialer {
     ///
     /// # Errors
     /// [`ConnectError`]; a host of several addresses has each with its own reason.
-    pub async fn connect(
-        &self,
-        scheme: Scheme,
-        host: &str,
-        port: u16,
-    ) -> Result<TcpStream, ConnectError> {
+    pub async fn connect(&self, scheme: Scheme, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         match self.proxies.decide(scheme, host, port) {
             Decision::Via { proxy, .. } => {
@@ -71,9 +61,7 @@ impl Dialer {
                 }
                 self.open(host, port).await.map_err(|mut error| {
                     if let Rule::Unusable { .. } | Rule::NoProxy { .. } = rule {
-                        error
-                            .address
-                            .push_str(&format!(", without a proxy: {rule}"));
+                        error.address.push_str(&format!(", without a proxy: {rule}"));
                     }
                     error
                 })
@@ -84,19 +72,14 @@ impl Dialer {
     /// Connects to a proxy as such; a failure to is a [`Cause::Proxy`].
     pub(crate) async fn connect_to_proxy(&self, proxy: &Proxy) -> Result<TcpStream, ConnectError> {
         self.open(&proxy.host, proxy.port).await.map_err(|error| {
-            let cause = Cause::Proxy {
-                proxy: proxy.to_string(),
-                message: error.cause.to_string(),
-            };
+            let cause = Cause::Proxy { proxy: proxy.to_string(), message: error.cause.to_string() };
             ConnectError::new(error.doing, error.address, cause)
         })
     }
 
     /// What to authenticate with at a proxy.
     pub(crate) fn credentials_for<'a>(&'a self, proxy: &'a Proxy) -> Option<&'a Credentials> {
-        self.proxy_credentials
-            .as_ref()
-            .or(proxy.credentials.as_ref())
+        self.proxy_credentials.as_ref().or(proxy.credentials.as_ref())
     }
 
     async fn tunnel(
@@ -117,9 +100,7 @@ impl Dialer {
         let mut headers = vec![("Host", target.clone())];
         headers.extend(credentials.map(|c| ("Proxy-Authorization", c.basic())));
         for (name, value) in &headers {
-            request
-                .header(name, value)
-                .map_err(|cause| failed(cause.to_string()))?;
+            request.header(name, value).map_err(|cause| failed(cause.to_string()))?;
         }
         let exchange = async {
             request.send(&mut stream).await?;
@@ -142,12 +123,8 @@ impl Dialer {
         let status = status.trim_end();
         match head.status {
             200..=299 => Ok(stream),
-            407 => Err(failed(
-                http::wants_credentials(credentials.is_some()).to_owned(),
-            )),
-            _ => Err(failed(format!(
-                "it refuses to connect to {target} ({status})"
-            ))),
+            407 => Err(failed(http::wants_credentials(credentials.is_some()).to_owned())),
+            _ => Err(failed(format!("it refuses to connect to {target} ({status})"))),
         }
     }
 
@@ -195,9 +172,7 @@ impl Dialer {
             // Keepalive is silent while data is in flight; without this the kernel goes on
             // retransmitting to a dead peer for a quarter of an hour.
             #[cfg(target_os = "linux")]
-            socket.set_tcp_user_timeout(Some(
-                KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES,
-            ))?;
+            socket.set_tcp_user_timeout(Some(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES))?;
         }
         Ok(())
     }
@@ -216,10 +191,8 @@ fn unreached(target: String, mut failures: Vec<(SocketAddr, Cause)>) -> ConnectE
         [(address, _)] if address.to_string() == target => target,
         [(address, _)] => format!("{target} ({})", address.ip()),
         _ => {
-            let tried: Vec<String> = failures
-                .iter()
-                .map(|(address, cause)| format!("{}: {cause}", address.ip()))
-                .collect();
+            let tried: Vec<String> =
+                failures.iter().map(|(address, cause)| format!("{}: {cause}", address.ip())).collect();
             format!("{target} ({})", tried.join("; "))
         }
     };
@@ -289,10 +262,7 @@ pub(crate) mod tests {
             let stream = dialer.connect(Scheme::Agent, host, port).await.unwrap();
             assert!(stream.nodelay().unwrap());
             assert!(SockRef::from(&stream).keepalive().unwrap());
-            let dialer = Dialer {
-                keepalive: false,
-                ..dialer
-            };
+            let dialer = Dialer { keepalive: false, ..dialer };
             let stream = dialer.connect(Scheme::Agent, host, port).await.unwrap();
             assert!(!SockRef::from(&stream).keepalive().unwrap());
         }
@@ -305,10 +275,7 @@ pub(crate) mod tests {
             listener.local_addr().unwrap().port()
         };
         let dialer = Dialer::default();
-        let error = dialer
-            .connect(Scheme::Agent, "127.0.0.1", port)
-            .await
-            .unwrap_err();
+        let error = dialer.connect(Scheme::Agent, "127.0.0.1", port).await.unwrap_err();
         let expected = format!("connecting to 127.0.0.1:{port}: connection refused");
         assert_eq!(error.to_string(), expected);
     }
@@ -316,14 +283,8 @@ pub(crate) mod tests {
     #[test]
     fn every_address_is_told_with_its_reason() {
         let failures = vec![
-            (
-                "[2001:db8::1]:80".parse().unwrap(),
-                Cause::Unreachable("no route".into()),
-            ),
-            (
-                "10.0.0.1:80".parse().unwrap(),
-                Cause::TimedOut(Duration::from_secs(5)),
-            ),
+            ("[2001:db8::1]:80".parse().unwrap(), Cause::Unreachable("no route".into())),
+            ("10.0.0.1:80".parse().unwrap(), Cause::TimedOut(Duration::from_secs(5))),
         ];
         let error = unreached("jenkins:80".into(), failures);
         assert_eq!(
@@ -335,10 +296,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn names_without_address() {
-        let error = Dialer::default()
-            .connect(Scheme::Http, "no-such-host.invalid", 80)
-            .await
-            .unwrap_err();
+        let error = Dialer::default().connect(Scheme::Http, "no-such-host.invalid", 80).await.unwrap_err();
         assert!(matches!(error.cause, Cause::Dns(_)), "{error}");
     }
 
@@ -347,10 +305,7 @@ pub(crate) mod tests {
         let answer = "HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nfirst bytes";
         let (port, proxy) = serve(&[answer]).await;
         let dialer = via("http_proxy", port);
-        let mut stream = dialer
-            .connect(Scheme::Agent, "2001:db8::7", 50000)
-            .await
-            .unwrap();
+        let mut stream = dialer.connect(Scheme::Agent, "2001:db8::7", 50000).await.unwrap();
         let mut rest = String::new();
         stream.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "first bytes", "nothing beyond the head was taken");
@@ -364,10 +319,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn the_option_wins_over_the_url() {
         let (port, proxy) = serve(&["HTTP/1.1 200 OK\r\n\r\n"]).await;
-        let dialer = Dialer {
-            proxy_credentials: Some(Credentials::parse("a:b").unwrap()),
-            ..via("https_proxy", port)
-        };
+        let dialer = Dialer { proxy_credentials: Some(Credentials::parse("a:b").unwrap()), ..via("https_proxy", port) };
         dialer.connect(Scheme::Https, "ci", 443).await.unwrap();
         assert!(proxy.await.unwrap()[0].contains("Basic YTpi\r\n"));
     }
@@ -375,29 +327,17 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn refusals_of_a_proxy() {
         let cases = [
-            (
-                "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
-                "refuses the credentials",
-            ),
-            (
-                "HTTP/1.1 403 Forbidden\r\n\r\n",
-                "refuses to connect to ci:443 (HTTP 403 Forbidden)",
-            ),
+            ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "refuses the credentials"),
+            ("HTTP/1.1 403 Forbidden\r\n\r\n", "refuses to connect to ci:443 (HTTP 403 Forbidden)"),
             ("SSH-2.0-x\r\n\r\n", "no HTTP answer"),
             ("", "closed the connection"),
         ];
         for (answer, expected) in cases {
             let (port, _proxy) = serve(&[answer]).await;
-            let error = via("https_proxy", port)
-                .connect(Scheme::Https, "ci", 443)
-                .await
-                .unwrap_err();
+            let error = via("https_proxy", port).connect(Scheme::Https, "ci", 443).await.unwrap_err();
             assert!(matches!(error.cause, Cause::Proxy { .. }));
             assert!(error.to_string().contains(expected), "{error}");
-            assert!(
-                error.to_string().contains(&format!("127.0.0.1:{port}")),
-                "{error}"
-            );
+            assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
         }
     }
 
@@ -409,10 +349,7 @@ pub(crate) mod tests {
             ..via("https_proxy", listener.local_addr().unwrap().port())
         };
         let error = dialer.connect(Scheme::Https, "ci", 443).await.unwrap_err();
-        assert!(
-            error.to_string().contains("no answer to CONNECT"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("no answer to CONNECT"), "{error}");
     }
 
     #[tokio::test]
@@ -421,10 +358,7 @@ pub(crate) mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             listener.local_addr().unwrap().port()
         };
-        let error = via("https_proxy", port)
-            .connect(Scheme::Https, "ci", 443)
-            .await
-            .unwrap_err();
+        let error = via("https_proxy", port).connect(Scheme::Https, "ci", 443).await.unwrap_err();
         assert!(matches!(error.cause, Cause::Proxy { .. }), "{error}");
     }
 }

@@ -190,9 +190,7 @@ impl Cause {
             Cause::IdentityMismatch { .. } => {
                 "Check that host, port and tunnel lead to the right controller; if its identity has been renewed, give the new -instanceIdentity."
             }
-            Cause::Proxy { .. } => {
-                "Check the proxy's URL and credentials, and whether this host belongs in NO_PROXY."
-            }
+            Cause::Proxy { .. } => "Check the proxy's URL and credentials, and whether this host belongs in NO_PROXY.",
             Cause::Configuration(_) => "Correct the option or variable named above.",
             Cause::Protocol(_) => {
                 "Check that the port is the controller's port for inbound agents, and that no proxy changes what passes."
@@ -409,24 +407,15 @@ mod tests {
             Cause::TimedOut(Duration::from_secs(10)),
             Cause::Unreachable(text()),
             Cause::Tls(rustls::Error::DecryptError),
-            Cause::Proxy {
-                proxy: text(),
-                message: text(),
-            },
-            Cause::Http {
-                status: 503,
-                message: text(),
-            },
+            Cause::Proxy { proxy: text(), message: text() },
+            Cause::Http { status: 503, message: text() },
             Cause::NotJenkins(text()),
             Cause::AgentPortDisabled,
             Cause::ProtocolNotOffered { offered: text() },
             Cause::RemotingTooOld { minimum: text() },
             Cause::Rejected { message: text() },
             Cause::AlreadyConnected { message: text() },
-            Cause::IdentityMismatch {
-                expected: text(),
-                found: text(),
-            },
+            Cause::IdentityMismatch { expected: text(), found: text() },
             Cause::TryLater { message: text() },
             Cause::Protocol(text()),
             Cause::Closed,
@@ -436,17 +425,11 @@ mod tests {
 
     #[test]
     fn each_cause_has_an_exit_code_of_its_own_and_one_plain_sentence() {
-        let codes: Vec<u8> = causes()
-            .iter()
-            .map(|cause| cause.exit_code().code())
-            .collect();
+        let codes: Vec<u8> = causes().iter().map(|cause| cause.exit_code().code()).collect();
         assert_eq!(codes, (10..=28).collect::<Vec<u8>>());
         for cause in causes() {
             let line = ConnectError::new("connecting to", "host:1", cause).to_string();
-            assert!(
-                line.starts_with("connecting to host:1: ") && !line.contains('\n'),
-                "{line}"
-            );
+            assert!(line.starts_with("connecting to host:1: ") && !line.contains('\n'), "{line}");
         }
         for cause in causes() {
             let step = cause.next_step();
@@ -466,42 +449,19 @@ mod tests {
                 "connecting to ci.example.com:50000 (10.0.0.5): timed out after 10 s",
             ),
             (
-                ConnectError::new(
-                    "reading options",
-                    "",
-                    Cause::Configuration("-secret is missing".into()),
-                ),
+                ConnectError::new("reading options", "", Cause::Configuration("-secret is missing".into())),
                 "reading options: -secret is missing",
             ),
             (
-                ConnectError::new(
-                    "asking",
-                    "http://h/",
-                    Cause::Http {
-                        status: 502,
-                        message: String::new(),
-                    },
-                ),
+                ConnectError::new("asking", "http://h/", Cause::Http { status: 502, message: String::new() }),
                 "asking http://h/: HTTP 502",
             ),
             (
-                ConnectError::new(
-                    "asking",
-                    "http://h/",
-                    Cause::ProtocolNotOffered {
-                        offered: String::new(),
-                    },
-                ),
+                ConnectError::new("asking", "http://h/", Cause::ProtocolNotOffered { offered: String::new() }),
                 "asking http://h/: the controller does not offer JNLP4-connect",
             ),
             (
-                ConnectError::new(
-                    "asking",
-                    "http://h/",
-                    Cause::ProtocolNotOffered {
-                        offered: "Ping".into(),
-                    },
-                ),
+                ConnectError::new("asking", "http://h/", Cause::ProtocolNotOffered { offered: "Ping".into() }),
                 "asking http://h/: the controller does not offer JNLP4-connect, but Ping",
             ),
         ];
@@ -522,9 +482,6 @@ mod tests {
         assert_eq!(exit(K::UnexpectedEof), ExitCode::Closed);
         assert_eq!(exit(K::ConnectionReset), ExitCode::Io);
         let tls = io::Error::new(K::InvalidData, rustls::Error::DecryptError);
-        assert!(matches!(
-            Cause::from(tls),
-            Cause::Tls(rustls::Error::DecryptError)
-        ));
+        assert!(matches!(Cause::from(tls), Cause::Tls(rustls::Error::DecryptError)));
     }
 }

@@ -29,10 +29,7 @@ pub struct Headers(Vec<(String, String)>);
 impl Headers {
     /// The first value of that name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     fn has_token(&self, name: &str, token: &str) -> bool {
@@ -88,11 +85,7 @@ impl Head {
             };
             headers.push((name.trim().to_owned(), value.trim().to_owned()));
         }
-        Ok(Self {
-            status,
-            reason: excerpt(reason, 100),
-            headers: Headers(headers),
-        })
+        Ok(Self { status, reason: excerpt(reason, 100), headers: Headers(headers) })
     }
 }
 
@@ -111,15 +104,9 @@ impl Response {
     /// Jenkins refuses with Jetty's error page, in a table of which the message is one row.
     pub fn message(&self) -> String {
         let body = String::from_utf8_lossy(&self.body);
-        let jetty = body
-            .split_once("<th>MESSAGE:</th><td>")
-            .and_then(|(_, rest)| rest.split_once("</td>"));
+        let jetty = body.split_once("<th>MESSAGE:</th><td>").and_then(|(_, rest)| rest.split_once("</td>"));
         let text = plain_text(jetty.map_or(&*body, |(message, _)| message));
-        if text.is_empty() {
-            self.head.reason.clone()
-        } else {
-            text
-        }
+        if text.is_empty() { self.head.reason.clone() } else { text }
     }
 
     /// The cause for a status that isn't the wanted one.
@@ -176,14 +163,9 @@ fn plain_text(body: &str) -> String {
         rest = lower.find(&end).map_or("", |at| &tag[at + end.len()..]);
     }
     out.push_str(rest);
-    for (entity, character) in [
-        ("&nbsp;", " "),
-        ("&lt;", "<"),
-        ("&gt;", ">"),
-        ("&quot;", "\""),
-        ("&#39;", "'"),
-        ("&amp;", "&"),
-    ] {
+    for (entity, character) in
+        [("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")]
+    {
         out = out.replace(entity, character);
     }
     let words: Vec<&str> = out.split_whitespace().collect();
@@ -224,9 +206,7 @@ impl ControllerUrl {
     }
 
     fn parse_parts(url: &str) -> Result<Self, &'static str> {
-        let (scheme, rest) = url
-            .split_once("://")
-            .ok_or("it must begin with http:// or https://")?;
+        let (scheme, rest) = url.split_once("://").ok_or("it must begin with http:// or https://")?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "http" | "ws" => false,
             "https" | "wss" => true,
@@ -242,8 +222,8 @@ impl ControllerUrl {
         }
         let (credentials, address) = match authority.rsplit_once('@') {
             Some((userinfo, address)) => {
-                let credentials = Credentials::from_userinfo(userinfo)
-                    .ok_or("its credentials contain control characters")?;
+                let credentials =
+                    Credentials::from_userinfo(userinfo).ok_or("its credentials contain control characters")?;
                 (Some(credentials), address)
             }
             None => (None, authority),
@@ -259,22 +239,12 @@ impl ControllerUrl {
         if !path.ends_with('/') {
             path.push('/');
         }
-        Ok(Self {
-            tls,
-            host: host.to_owned(),
-            port: port.unwrap_or(if tls { 443 } else { 80 }),
-            path,
-            credentials,
-        })
+        Ok(Self { tls, host: host.to_owned(), port: port.unwrap_or(if tls { 443 } else { 80 }), path, credentials })
     }
 
     /// Which proxy variables apply.
     pub fn scheme(&self) -> Scheme {
-        if self.tls {
-            Scheme::Https
-        } else {
-            Scheme::Http
-        }
+        if self.tls { Scheme::Https } else { Scheme::Http }
     }
 
     /// The value of a `Host` header: the port only where it isn't the scheme's own.
@@ -334,17 +304,11 @@ impl Request {
             return Err(Cause::Configuration(format!("{name:?} is no header name")));
         }
         if value.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(Cause::Configuration(format!(
-                "the value of the header {name} contains control characters"
-            )));
+            return Err(Cause::Configuration(format!("the value of the header {name} contains control characters")));
         }
         self.0.extend_from_slice(name.as_bytes());
         self.0.extend_from_slice(b": ");
-        match value
-            .chars()
-            .map(u8::try_from)
-            .collect::<Result<Vec<u8>, _>>()
-        {
+        match value.chars().map(u8::try_from).collect::<Result<Vec<u8>, _>>() {
             Ok(latin1) => self.0.extend_from_slice(&latin1),
             Err(_) => self.0.extend_from_slice(value.as_bytes()),
         }
@@ -360,9 +324,7 @@ impl Request {
 }
 
 /// Reads a head and what came with it beyond.
-pub(crate) async fn read_head(
-    stream: &mut (impl AsyncRead + Unpin),
-) -> io::Result<(Head, Vec<u8>)> {
+pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Head, Vec<u8>)> {
     let mut buffer = Vec::with_capacity(1024);
     loop {
         let searched = buffer.len().saturating_sub(3);
@@ -407,11 +369,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// Reads the beginning of a body: an error or an early end is just its end.
-pub(crate) async fn read_body(
-    stream: &mut (impl AsyncRead + Unpin),
-    head: &Head,
-    mut body: Vec<u8>,
-) -> Vec<u8> {
+pub(crate) async fn read_body(stream: &mut (impl AsyncRead + Unpin), head: &Head, mut body: Vec<u8>) -> Vec<u8> {
     let chunked = head.headers.has_token("Transfer-Encoding", "chunked");
     let length = match head.headers.get("Content-Length") {
         _ if matches!(head.status, 204 | 304) => 0,
@@ -482,9 +440,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let error = |cause: Cause| ConnectError::new("TLS handshake with", address, cause);
-    let config = tls
-        .client_config()
-        .map_err(|e| error(Cause::Configuration(e.to_string())))?;
+    let config = tls.client_config().map_err(|e| error(Cause::Configuration(e.to_string())))?;
     let name = rustls_pki_types::ServerName::try_from(host.to_owned())
         .map_err(|e| error(Cause::Configuration(e.to_string())))?;
     match timeout(deadline, TlsConnector::from(config).connect(name, stream)).await {
@@ -496,11 +452,7 @@ where
 
 /// What a proxy's 407 means.
 pub(crate) fn wants_credentials(given: bool) -> &'static str {
-    if given {
-        "it refuses the credentials (HTTP 407)"
-    } else {
-        "it wants credentials (HTTP 407)"
-    }
+    if given { "it refuses the credentials (HTTP 407)" } else { "it wants credentials (HTTP 407)" }
 }
 
 /// `GET url`, one answer, no redirect followed. `deadline` is for the answer, once connected.
@@ -535,20 +487,13 @@ pub(crate) async fn get(
     let mut request = Request::new("GET", &target);
     let authority = url.authority();
     let user_agent = concat!("jenkins-inbound-agent/", env!("CARGO_PKG_VERSION"));
-    let own = [
-        ("Host", authority.as_str()),
-        ("User-Agent", user_agent),
-        ("Accept", "*/*"),
-        ("Connection", "close"),
-    ];
+    let own = [("Host", authority.as_str()), ("User-Agent", user_agent), ("Accept", "*/*"), ("Connection", "close")];
     for (name, value) in own.iter().chain(headers) {
         request.header(name, value).map_err(error)?;
     }
     let credentials = via.as_ref().and_then(|proxy| dialer.credentials_for(proxy));
     if let Some(credentials) = credentials {
-        request
-            .header("Proxy-Authorization", &credentials.basic())
-            .map_err(error)?;
+        request.header("Proxy-Authorization", &credentials.basic()).map_err(error)?;
     }
     let exchange = async {
         request.send(&mut stream).await?;
@@ -590,10 +535,7 @@ mod tests {
             assert_eq!((url.to_string().as_str(), url.port), (shown, port));
         }
         let url = ControllerUrl::parse("http://u:p%40ss@jenkins/").unwrap();
-        assert_eq!(
-            url.credentials.unwrap().basic(),
-            Credentials::parse("u:p@ss").unwrap().basic()
-        );
+        assert_eq!(url.credentials.unwrap().basic(), Credentials::parse("u:p@ss").unwrap().basic());
         for bad in [
             "jenkins:8080",
             "ftp://u:sesame@jenkins/",
@@ -635,10 +577,7 @@ mod tests {
     fn pages_become_a_line() {
         let cases = [
             ("no such agent\n", "no such agent"),
-            (
-                "<html><head><title>x</title></head><body><h1>Oops!</h1>\n<p>a &lt; b &amp; c",
-                "Oops! a < b & c",
-            ),
+            ("<html><head><title>x</title></head><body><h1>Oops!</h1>\n<p>a &lt; b &amp; c", "Oops! a < b & c"),
             ("<script>if (a<b) x</script>text<style>p {}</style>", "text"),
             ("<!-- a > b -->x<header>y</header>", "x y"),
             ("1 < 2 and\t3", "1 < 2 and 3"),
@@ -657,10 +596,7 @@ mod tests {
             <h2>HTTP ERROR 400 no such agent</h2>\n<table>\n<tr><th>URI:</th><td>/wsagents/</td></tr>\n\
             <tr><th>STATUS:</th><td>400</td></tr>\n<tr><th>MESSAGE:</th><td>no such &lt;agent&gt;</td></tr>\n\
             <tr><th>SERVLET:</th><td>Stapler</td></tr>\n</table>\n<hr>Powered by Jetty<hr/>\n</body></html>";
-        let response = Response {
-            head: Head::parse(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap(),
-            body: page.into(),
-        };
+        let response = Response { head: Head::parse(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap(), body: page.into() };
         assert_eq!(response.message(), "no such <agent>");
     }
 
@@ -672,10 +608,7 @@ mod tests {
         assert!(request.header("", "a").is_err());
         request.header("Node-Name", "käse").unwrap();
         request.header("Node-Name", "节").unwrap();
-        assert_eq!(
-            request.0,
-            b"GET / HTTP/1.1\r\nNode-Name: k\xe4se\r\nNode-Name: \xe8\x8a\x82\r\n"
-        );
+        assert_eq!(request.0, b"GET / HTTP/1.1\r\nNode-Name: k\xe4se\r\nNode-Name: \xe8\x8a\x82\r\n");
     }
 
     #[tokio::test]
@@ -684,16 +617,8 @@ mod tests {
             ("Content-Length: 4", "abcdef", "abcd"),
             ("Content-Length: 40", "abcdef", "abcdef"),
             ("X: y", "abcdef", "abcdef"),
-            (
-                "Transfer-Encoding: chunked",
-                "3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
-                "abcde",
-            ),
-            (
-                "Transfer-Encoding: chunked",
-                "ffffffffffffffff\r\nabc",
-                "abc",
-            ),
+            ("Transfer-Encoding: chunked", "3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n", "abcde"),
+            ("Transfer-Encoding: chunked", "ffffffffffffffff\r\nabc", "abc"),
             ("Transfer-Encoding: chunked", "zz\r\nabc", ""),
         ];
         for (header, sent, expected) in cases {

@@ -9,8 +9,7 @@ use super::Cause;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use md5::{Digest, Md5};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, PeerMisbehaved,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, PeerMisbehaved, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -37,16 +36,19 @@ impl InstanceIdentity {
     pub fn from_base64(text: &str) -> Result<Self, Cause> {
         let wrong = |what| Cause::Configuration(format!("the instance identity is {what}"));
         let text: String = text.split_ascii_whitespace().collect();
-        let der = BASE64_STANDARD
-            .decode(text)
-            .map_err(|_| wrong("not base64"))?;
-        let mut rest = &der[..];
-        let key = der::element(&mut rest)
-            .filter(|_| rest.is_empty())
-            .and_then(RsaKey::from_spki);
-        Ok(InstanceIdentity {
-            key: key.ok_or_else(|| wrong("not an RSA public key in X.509 form"))?,
-        })
+        let der = BASE64_STANDARD.decode(text).map_err(|_| wrong("not base64"))?;
+        Self::from_der(&der)
+    }
+
+    /// Reads an X.509 `SubjectPublicKeyInfo` with an RSA key.
+    ///
+    /// # Errors
+    /// [`Cause::Configuration`] that says what is wrong with it.
+    pub fn from_der(der: &[u8]) -> Result<Self, Cause> {
+        let wrong = |what| Cause::Configuration(format!("the instance identity is {what}"));
+        let mut rest = der;
+        let key = der::element(&mut rest).filter(|_| rest.is_empty()).and_then(RsaKey::from_spki);
+        Ok(InstanceIdentity { key: key.ok_or_else(|| wrong("not an RSA public key in X.509 form"))? })
     }
 
     /// The MD5 fingerprint that Java's agent logs and the controller shows (`KeyUtils.fingerprint`).
@@ -119,10 +121,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = PinnedKey {
-        key: identity.key.clone(),
-        algorithms: provider.signature_verification_algorithms,
-    };
+    let verifier = PinnedKey { key: identity.key.clone(), algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -131,10 +130,7 @@ where
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
     let name = ServerName::from(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    match TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-    {
+    match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
         Ok(stream) => Ok(Verified { stream }),
         Err(error) => Err(mismatch(&error).unwrap_or_else(|| Cause::from(error))),
     }
@@ -145,10 +141,7 @@ fn mismatch(error: &io::Error) -> Option<Cause> {
     match error.get_ref()?.downcast_ref()? {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
             let Mismatch { expected, found } = inner.downcast_ref()?;
-            Some(Cause::IdentityMismatch {
-                expected: expected.clone(),
-                found: found.clone(),
-            })
+            Some(Cause::IdentityMismatch { expected: expected.clone(), found: found.clone() })
         }
         _ => None,
     }
@@ -170,16 +163,10 @@ struct PinnedKey {
 }
 
 /// What an RSA key may sign a handshake with: RSASSA-PSS, and in TLS 1.2 also PKCS #1 (RFC 8446, section 4.2.3).
-const PSS: [SignatureScheme; 3] = [
-    SignatureScheme::RSA_PSS_SHA256,
-    SignatureScheme::RSA_PSS_SHA384,
-    SignatureScheme::RSA_PSS_SHA512,
-];
-const PKCS1: [SignatureScheme; 3] = [
-    SignatureScheme::RSA_PKCS1_SHA256,
-    SignatureScheme::RSA_PKCS1_SHA384,
-    SignatureScheme::RSA_PKCS1_SHA512,
-];
+const PSS: [SignatureScheme; 3] =
+    [SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PSS_SHA384, SignatureScheme::RSA_PSS_SHA512];
+const PKCS1: [SignatureScheme; 3] =
+    [SignatureScheme::RSA_PKCS1_SHA256, SignatureScheme::RSA_PKCS1_SHA384, SignatureScheme::RSA_PKCS1_SHA512];
 
 impl PinnedKey {
     fn verify_signature(
@@ -188,10 +175,7 @@ impl PinnedKey {
         signed: &DigitallySignedStruct,
         schemes: &[&[SignatureScheme]],
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if !schemes
-            .iter()
-            .any(|allowed| allowed.contains(&signed.scheme))
-        {
+        if !schemes.iter().any(|allowed| allowed.contains(&signed.scheme)) {
             return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
         }
         let valid = self
@@ -201,16 +185,8 @@ impl PinnedKey {
             .filter(|(scheme, _)| *scheme == signed.scheme)
             .flat_map(|(_, algorithms)| *algorithms)
             .filter(|algorithm| algorithm.public_key_alg_id() == alg_id::RSA_ENCRYPTION)
-            .any(|algorithm| {
-                algorithm
-                    .verify_signature(&self.key.0, message, signed.signature())
-                    .is_ok()
-            });
-        if valid {
-            Ok(HandshakeSignatureValid::assertion())
-        } else {
-            Err(CertificateError::BadSignature.into())
-        }
+            .any(|algorithm| algorithm.verify_signature(&self.key.0, message, signed.signature()).is_ok());
+        if valid { Ok(HandshakeSignatureValid::assertion()) } else { Err(CertificateError::BadSignature.into()) }
     }
 }
 
@@ -271,9 +247,7 @@ impl RsaKey {
         if der::element(&mut algorithm)?.content(der::OID)? != RSA_OID {
             return None;
         }
-        let key = der::element(&mut spki)?
-            .content(der::BIT_STRING)?
-            .strip_prefix(&[0])?;
+        let key = der::element(&mut spki)?.content(der::BIT_STRING)?.strip_prefix(&[0])?;
         (spki.is_empty() && !key.is_empty()).then(|| RsaKey(key.to_vec()))
     }
 
@@ -297,11 +271,7 @@ impl RsaKey {
         let bits = der::encode(der::BIT_STRING, &[&[0], &self.0[..]].concat());
         let spki = der::encode(der::SEQUENCE, &[RSA_ALGORITHM, &bits].concat());
         let digest = Md5::digest(spki);
-        digest
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<Vec<_>>()
-            .join(":")
+        digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
     }
 }
 
@@ -342,30 +312,21 @@ mod der {
             0..=0x7f => usize::from(short),
             0x81..=0x84 => {
                 let bytes = rest.split_off(..usize::from(short & 0x7f))?;
-                bytes.iter().try_fold(0usize, |sum, &b| {
-                    sum.checked_mul(256)?.checked_add(b.into())
-                })?
+                bytes.iter().try_fold(0usize, |sum, &b| sum.checked_mul(256)?.checked_add(b.into()))?
             }
             _ => return None,
         };
         if tag & 0x1f == 0x1f {
             return None;
         }
-        Some(Element {
-            tag,
-            content: rest.split_off(..length)?,
-        })
+        Some(Element { tag, content: rest.split_off(..length)? })
     }
 
     /// An element of this content.
     pub fn encode(tag: u8, content: &[u8]) -> Vec<u8> {
         let mut element = vec![tag];
         let length = content.len().to_be_bytes();
-        let significant = &length[length
-            .iter()
-            .take_while(|&&b| b == 0)
-            .count()
-            .min(length.len() - 1)..];
+        let significant = &length[length.iter().take_while(|&&b| b == 0).count().min(length.len() - 1)..];
         if content.len() >= 0x80 {
             element.push(0x80 | significant.len() as u8);
         }
@@ -391,15 +352,9 @@ mod tests {
     fn the_fingerprint_is_javas() {
         let identity = InstanceIdentity::from_base64(IDENTITY).unwrap();
         // openssl pkey -in controller.key -pubout -outform DER | md5sum
-        assert_eq!(
-            identity.fingerprint(),
-            "36:2a:11:df:16:ad:a4:24:06:b0:d4:b1:dd:f0:e3:7f"
-        );
+        assert_eq!(identity.fingerprint(), "36:2a:11:df:16:ad:a4:24:06:b0:d4:b1:dd:f0:e3:7f");
         let (head, tail) = IDENTITY.split_at(64);
-        assert_eq!(
-            InstanceIdentity::from_base64(&format!(" {head}\r\n{tail}\n")).unwrap(),
-            identity
-        );
+        assert_eq!(InstanceIdentity::from_base64(&format!(" {head}\r\n{tail}\n")).unwrap(), identity);
     }
 
     #[test]
@@ -410,18 +365,11 @@ mod tests {
             include_str!("testdata/controller-v1.crt"),
             include_str!("testdata/controller-odd.crt"),
         ] {
-            assert_eq!(
-                RsaKey::from_certificate(&certificate(pem)),
-                Some(identity.key.clone())
-            );
+            assert_eq!(RsaKey::from_certificate(&certificate(pem)), Some(identity.key.clone()));
         }
-        let impostor =
-            RsaKey::from_certificate(&certificate(include_str!("testdata/impostor.crt")));
+        let impostor = RsaKey::from_certificate(&certificate(include_str!("testdata/impostor.crt")));
         assert!(impostor.is_some_and(|key| key != identity.key));
-        assert_eq!(
-            RsaKey::from_certificate(&certificate(include_str!("testdata/ec.crt"))),
-            None
-        );
+        assert_eq!(RsaKey::from_certificate(&certificate(include_str!("testdata/ec.crt"))), None);
     }
 
     #[test]
@@ -429,20 +377,12 @@ mod tests {
         let whole = BASE64_STANDARD.decode(IDENTITY).unwrap();
         for length in 0..whole.len() {
             let cut = BASE64_STANDARD.encode(&whole[..length]);
-            assert!(
-                matches!(
-                    InstanceIdentity::from_base64(&cut),
-                    Err(Cause::Configuration(_))
-                ),
-                "{length}"
-            );
+            assert!(matches!(InstanceIdentity::from_base64(&cut), Err(Cause::Configuration(_))), "{length}");
         }
         let longer = BASE64_STANDARD.encode([&whole[..], &[0]].concat());
         assert!(InstanceIdentity::from_base64(&longer).is_err());
         assert_eq!(
-            InstanceIdentity::from_base64("nonsense!")
-                .unwrap_err()
-                .to_string(),
+            InstanceIdentity::from_base64("nonsense!").unwrap_err().to_string(),
             "the instance identity is not base64"
         );
     }
@@ -457,19 +397,11 @@ mod tests {
         for length in [0, 1, 0x7f, 0x80, 0xff, 0x100, 0xffff, 0x10000] {
             let encoded = der::encode(4, &vec![7; length]);
             let mut rest = &encoded[..];
-            assert_eq!(
-                der::element(&mut rest).unwrap().content(4).unwrap().len(),
-                length
-            );
+            assert_eq!(der::element(&mut rest).unwrap().content(4).unwrap().len(), length);
             assert!(rest.is_empty());
         }
-        for bad in [
-            &b"\x30\x80\0\0"[..],
-            b"\x30\x85\0\0\0\0\0",
-            b"\x30\x84\xff\xff\xff\xff",
-            b"\x1f\x01\x00",
-            b"\x30",
-        ] {
+        for bad in [&b"\x30\x80\0\0"[..], b"\x30\x85\0\0\0\0\0", b"\x30\x84\xff\xff\xff\xff", b"\x1f\x01\x00", b"\x30"]
+        {
             assert!(der::element(&mut &bad[..]).is_none());
         }
     }

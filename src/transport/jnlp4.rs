@@ -15,8 +15,8 @@ use super::{
 use crate::frame::{
     Capability,
     handshake::{
-        ACK, BYE, FirstAnswer, HandshakeError, OK, Verdict, encode_headers, encode_item,
-        parse_first_answer, parse_headers, parse_item, parse_verdict,
+        ACK, BYE, FirstAnswer, HandshakeError, OK, Verdict, encode_headers, encode_item, parse_first_answer,
+        parse_headers, parse_item, parse_verdict,
     },
 };
 use bytes::{Buf, BytesMut};
@@ -86,9 +86,7 @@ where
         let (theirs, verdict) = exchange_headers(&mut stream, credentials).await?;
         Ok((stream, theirs, verdict))
     };
-    let outcome = timeout_at(by, steps)
-        .await
-        .unwrap_or(Err(Cause::TimedOut(deadline)));
+    let outcome = timeout_at(by, steps).await.unwrap_or(Err(Cause::TimedOut(deadline)));
     let failed = |doing: &'static str| move |cause: Cause| ConnectError::new(doing, address, cause);
     let (mut stream, cookie, verdict) = outcome.map_err(failed(doing))?;
     if let Some(cause) = refusal(verdict) {
@@ -100,12 +98,7 @@ where
         .await
         .unwrap_or(Err(Cause::TimedOut(deadline)))
         .map_err(failed("agreeing on capabilities with"))?;
-    let peer = Peer {
-        protocol: Protocol::Jnlp4,
-        capability: theirs,
-        cookie,
-        address: address.to_owned(),
-    };
+    let peer = Peer { protocol: Protocol::Jnlp4, capability: theirs, cookie, address: address.to_owned() };
     let (source, sink) = tokio::io::split(NoCloseNotify(stream.verified.into_inner()));
     Ok(stream::connection(source, sink, &stream.buffer, peer))
 }
@@ -124,10 +117,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> Result<S, Ca
             FirstAnswer::Ack => return Ok(stream),
             // No byte beyond those is read: it would be missing in the TLS handshake.
             FirstAnswer::Incomplete(needed) => {
-                let read = (&mut stream)
-                    .take(needed as u64)
-                    .read_buf(&mut answer)
-                    .await;
+                let read = (&mut stream).take(needed as u64).read_buf(&mut answer).await;
                 ended = match read {
                     Ok(length) => length == 0,
                     // A reset after some text is how a port closes on whom it has told off.
@@ -137,12 +127,9 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> Result<S, Ca
             }
             FirstAnswer::Text(text) if text.is_empty() => return Err(Cause::Closed),
             FirstAnswer::Text(text)
-                if text.starts_with("Unknown protocol")
-                    || text.starts_with("Disabled protocol") =>
+                if text.starts_with("Unknown protocol") || text.starts_with("Disabled protocol") =>
             {
-                return Err(Cause::ProtocolNotOffered {
-                    offered: String::new(),
-                });
+                return Err(Cause::ProtocolNotOffered { offered: String::new() });
             }
             FirstAnswer::Text(text) => return Err(Cause::Protocol(text)),
         }
@@ -177,17 +164,11 @@ fn refusal(verdict: Verdict) -> Option<Cause> {
         Verdict::Accepted => None,
         Verdict::RefusedForGood(message) => Some(Cause::Rejected { message }),
         Verdict::Refused(message) => Some(
-            if message.contains("already connected")
-                || message.starts_with("Failed to disconnect the current client")
-            {
+            if message.contains("already connected") || message.starts_with("Failed to disconnect the current client") {
                 Cause::AlreadyConnected { message }
-            } else if [
-                "Authorization failure",
-                "Authentication failure",
-                "Unknown client name",
-            ]
-            .iter()
-            .any(|definite| message.starts_with(definite))
+            } else if ["Authorization failure", "Authentication failure", "Unknown client name"]
+                .iter()
+                .any(|definite| message.starts_with(definite))
                 || message.ends_with("is not an inbound agent")
             {
                 Cause::Rejected { message }
@@ -216,10 +197,7 @@ struct Input<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Input<S> {
     fn new(verified: Verified<S>) -> Self {
-        Input {
-            verified,
-            buffer: BytesMut::new(),
-        }
+        Input { verified, buffer: BytesMut::new() }
     }
 
     async fn write_item(&mut self, text: &str) -> Result<(), Cause> {
@@ -257,21 +235,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Input<S> {
 struct NoCloseNotify<S>(TlsStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for NoCloseNotify<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for NoCloseNotify<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, data)
     }
 
@@ -288,9 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for NoCloseNotify<S> {
 impl From<HandshakeError> for Cause {
     fn from(error: HandshakeError) -> Self {
         match error {
-            HandshakeError::TooLong(_) => {
-                Cause::Configuration(format!("the agent's name, secret or cookie: {error}"))
-            }
+            HandshakeError::TooLong(_) => Cause::Configuration(format!("the agent's name, secret or cookie: {error}")),
             _ => Cause::Protocol(error.to_string()),
         }
     }
@@ -385,19 +353,13 @@ mod tests {
             let key = provider.key_provider.load_private_key(key).unwrap();
             // Java's controller asks for a client certificate and does without.
             let mut roots = rustls::RootCertStore::empty();
-            roots
-                .add(CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap())
-                .unwrap();
-            let clients =
-                WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+            roots.add(CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap()).unwrap();
+            let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
             let config = ServerConfig::builder_with_provider(provider)
                 .with_protocol_versions(&[self.version])
                 .unwrap()
                 .with_client_cert_verifier(clients.allow_unauthenticated().build().unwrap())
-                .with_cert_resolver(Arc::new(OneKey(Arc::new(CertifiedKey::new(
-                    vec![certificate],
-                    key,
-                )))));
+                .with_cert_resolver(Arc::new(OneKey(Arc::new(CertifiedKey::new(vec![certificate], key)))));
             TlsAcceptor::from(Arc::new(config))
         }
 
@@ -435,28 +397,18 @@ mod tests {
             Ok(())
         }
 
-        async fn talk_securely(
-            &self,
-            stream: &mut ServerStream<DuplexStream>,
-            heard: &mut Heard,
-        ) -> io::Result<()> {
+        async fn talk_securely(&self, stream: &mut ServerStream<DuplexStream>, heard: &mut Heard) -> io::Result<()> {
             heard.headers = Some(read_item(stream).await?);
             self.stall(Stall::BeforeHeaders).await;
-            stream
-                .write_all(&encode_item(&self.headers).unwrap())
-                .await?;
+            stream.write_all(&encode_item(&self.headers).unwrap()).await?;
             self.stall(Stall::BeforeVerdict).await;
-            stream
-                .write_all(&encode_item(&self.verdict).unwrap())
-                .await?;
+            stream.write_all(&encode_item(&self.verdict).unwrap()).await?;
             stream.flush().await?;
             heard.verdict = Some(read_item(stream).await?);
             heard.last = Some(read_item(stream).await?);
             if self.verdict == "OK" {
                 self.stall(Stall::BeforeCapability).await;
-                stream
-                    .write_all(&encode_item(&self.capability).unwrap())
-                    .await?;
+                stream.write_all(&encode_item(&self.capability).unwrap()).await?;
                 stream.write_all(b"\0\x05hello").await?;
                 stream.flush().await?;
             }
@@ -476,25 +428,11 @@ mod tests {
     }
 
     fn credentials() -> Credentials {
-        Credentials {
-            node_name: "pod-1".to_owned(),
-            secret: Secret::new("5ec3e7"),
-            cookie: None,
-        }
+        Credentials { node_name: "pod-1".to_owned(), secret: Secret::new("5ec3e7"), cookie: None }
     }
 
-    async fn agent(
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    ) -> Result<Connection, ConnectError> {
-        connect(
-            stream,
-            NAME,
-            &identity(),
-            &credentials(),
-            Capability::OURS,
-            DEADLINE,
-        )
-        .await
+    async fn agent(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Connection, ConnectError> {
+        connect(stream, NAME, &identity(), &credentials(), Capability::OURS, DEADLINE).await
     }
 
     fn start(script: Script) -> (JoinHandle<Heard>, DuplexStream) {
@@ -505,26 +443,17 @@ mod tests {
     #[tokio::test]
     async fn a_channel_opens_with_either_version_of_tls_and_any_certificate_of_the_key() {
         for version in VERSIONS {
-            for certificate in [
-                CERTIFICATE,
-                include_str!("testdata/controller-v1.crt"),
-                include_str!("testdata/controller-odd.crt"),
-            ] {
-                let (controller, ours) = start(Script {
-                    version,
-                    certificate,
-                    ..Script::default()
-                });
+            for certificate in
+                [CERTIFICATE, include_str!("testdata/controller-v1.crt"), include_str!("testdata/controller-odd.crt")]
+            {
+                let (controller, ours) = start(Script { version, certificate, ..Script::default() });
                 let mut connection = agent(ours).await.unwrap();
                 assert_eq!(connection.peer.protocol.to_string(), "JNLP4-connect");
                 assert_eq!(connection.peer.cookie.as_deref(), Some("c00kie"));
                 assert_eq!(connection.peer.capability, Capability { mask: 0x1ff });
                 assert_eq!(connection.peer.address, NAME);
                 let heard = controller.await.unwrap();
-                assert_eq!(
-                    heard.headers.as_deref(),
-                    Some(r#"{"Node-Name":"pod-1","Secret-Key":"5ec3e7"}"#)
-                );
+                assert_eq!(heard.headers.as_deref(), Some(r#"{"Node-Name":"pod-1","Secret-Key":"5ec3e7"}"#));
                 assert_eq!(heard.verdict.as_deref(), Some("OK"));
                 assert_eq!(heard.last, Some(Capability::OURS.to_base64()));
 
@@ -534,10 +463,7 @@ mod tests {
                 assert_eq!(read_item(&mut theirs).await.unwrap(), "hi");
                 connection.writer.close().await;
                 // The end of the stream itself: no close_notify came before it.
-                assert_eq!(
-                    theirs.read(&mut [0]).await.unwrap_err().kind(),
-                    io::ErrorKind::UnexpectedEof
-                );
+                assert_eq!(theirs.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
                 drop(theirs);
                 assert_eq!(connection.reader.read().await.unwrap(), None);
             }
@@ -546,58 +472,27 @@ mod tests {
 
     #[tokio::test]
     async fn the_cookie_is_returned() {
-        let (controller, ours) = start(Script {
-            headers: "{}".to_owned(),
-            ..Script::default()
-        });
-        let credentials = Credentials {
-            cookie: Some("c00kie".to_owned()),
-            ..credentials()
-        };
-        let connection = connect(
-            ours,
-            NAME,
-            &identity(),
-            &credentials,
-            Capability::OURS,
-            DEADLINE,
-        )
-        .await
-        .unwrap();
+        let (controller, ours) = start(Script { headers: "{}".to_owned(), ..Script::default() });
+        let credentials = Credentials { cookie: Some("c00kie".to_owned()), ..credentials() };
+        let connection = connect(ours, NAME, &identity(), &credentials, Capability::OURS, DEADLINE).await.unwrap();
         assert_eq!(connection.peer.cookie, None);
         let heard = controller.await.unwrap().headers.unwrap();
-        assert!(
-            heard.contains(r#""JnlpAgentProtocol.cookie":"c00kie""#),
-            "{heard}"
-        );
+        assert!(heard.contains(r#""JnlpAgentProtocol.cookie":"c00kie""#), "{heard}");
     }
 
     #[tokio::test]
     async fn whoever_cannot_prove_the_identity_never_sees_the_secret() {
         let impostor_key = include_str!("testdata/impostor.key");
         let cases = [
-            (
-                include_str!("testdata/impostor.crt"),
-                impostor_key,
-                ExitCode::IdentityMismatch,
-            ),
+            (include_str!("testdata/impostor.crt"), impostor_key, ExitCode::IdentityMismatch),
             // The controller's certificate is public; its private key is not.
             (CERTIFICATE, impostor_key, ExitCode::Tls),
             // No signature scheme in common with an agent that wants RSA.
-            (
-                include_str!("testdata/ec.crt"),
-                include_str!("testdata/ec.key"),
-                ExitCode::Tls,
-            ),
+            (include_str!("testdata/ec.crt"), include_str!("testdata/ec.key"), ExitCode::Tls),
         ];
         for version in VERSIONS {
             for (certificate, key, exit_code) in cases {
-                let (controller, ours) = start(Script {
-                    version,
-                    certificate,
-                    key,
-                    ..Script::default()
-                });
+                let (controller, ours) = start(Script { version, certificate, key, ..Script::default() });
                 let error = agent(ours).await.unwrap_err();
                 assert_eq!(error.doing, "TLS handshake with");
                 assert_eq!(error.exit_code(), exit_code, "{error}");
@@ -625,32 +520,17 @@ mod tests {
                 "ERROR: pod-1 is already connected to this controller. Rejecting this connection.",
                 ExitCode::AlreadyConnected,
             ),
-            (
-                "ERROR: Failed to disconnect the current client",
-                ExitCode::AlreadyConnected,
-            ),
+            ("ERROR: Failed to disconnect the current client", ExitCode::AlreadyConnected),
             ("ERROR: a plugin's reasons", ExitCode::TryLater),
         ];
         for (verdict, exit_code) in cases {
-            let (controller, ours) = start(Script {
-                verdict: verdict.to_owned(),
-                ..Script::default()
-            });
+            let (controller, ours) = start(Script { verdict: verdict.to_owned(), ..Script::default() });
             let error = agent(ours).await.unwrap_err();
             let message = verdict.split_once(": ").unwrap().1;
             assert!(error.to_string().ends_with(message), "{error}");
-            assert!(
-                error
-                    .to_string()
-                    .starts_with("presenting this agent to ci.example.com:50000: "),
-                "{error}"
-            );
+            assert!(error.to_string().starts_with("presenting this agent to ci.example.com:50000: "), "{error}");
             assert_eq!(error.exit_code(), exit_code, "{verdict}");
-            assert_eq!(
-                error.is_definite(),
-                exit_code == ExitCode::Rejected,
-                "{verdict}"
-            );
+            assert_eq!(error.is_definite(), exit_code == ExitCode::Rejected, "{verdict}");
             assert_eq!(controller.await.unwrap().last.as_deref(), Some("BYE"));
         }
     }
@@ -658,22 +538,10 @@ mod tests {
     #[tokio::test]
     async fn a_bare_answer_is_shown() {
         let cases = [
-            (
-                "Unknown protocol:\n",
-                "the controller does not offer JNLP4-connect",
-            ),
-            (
-                "Disabled protocol:JNLP4-connect\n",
-                "the controller does not offer JNLP4-connect",
-            ),
-            (
-                "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n",
-                "unexpected answer: HTTP/1.1 400 Bad Request",
-            ),
-            (
-                "SSH-2.0-OpenSSH_9.2",
-                "unexpected answer: SSH-2.0-OpenSSH_9.2",
-            ),
+            ("Unknown protocol:\n", "the controller does not offer JNLP4-connect"),
+            ("Disabled protocol:JNLP4-connect\n", "the controller does not offer JNLP4-connect"),
+            ("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n", "unexpected answer: HTTP/1.1 400 Bad Request"),
+            ("SSH-2.0-OpenSSH_9.2", "unexpected answer: SSH-2.0-OpenSSH_9.2"),
             ("\0\u{3}NO!", "unexpected answer: \u{fffd}\u{fffd}NO!"),
             ("", "the connection was closed without a reason given"),
         ];
@@ -696,16 +564,10 @@ mod tests {
             (Stall::BeforeCapability, "agreeing on capabilities with"),
         ];
         for (stall, doing) in cases {
-            let (controller, ours) = start(Script {
-                stall,
-                ..Script::default()
-            });
+            let (controller, ours) = start(Script { stall, ..Script::default() });
             let started = Instant::now();
             let error = agent(ours).await.unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("{doing} {NAME}: timed out after 30 s")
-            );
+            assert_eq!(error.to_string(), format!("{doing} {NAME}: timed out after 30 s"));
             assert_eq!(started.elapsed(), DEADLINE, "{stall:?}");
             controller.abort();
         }
@@ -714,18 +576,9 @@ mod tests {
     #[tokio::test]
     async fn nonsense_within_tls_is_the_controllers_fault() {
         let cases = [
-            Script {
-                headers: "<html>".to_owned(),
-                ..Script::default()
-            },
-            Script {
-                headers: r#"{"a":[]}"#.to_owned(),
-                ..Script::default()
-            },
-            Script {
-                capability: "rO0ABQ==".to_owned(),
-                ..Script::default()
-            },
+            Script { headers: "<html>".to_owned(), ..Script::default() },
+            Script { headers: r#"{"a":[]}"#.to_owned(), ..Script::default() },
+            Script { capability: "rO0ABQ==".to_owned(), ..Script::default() },
         ];
         for script in cases {
             let (_controller, ours) = start(script);
@@ -737,28 +590,13 @@ mod tests {
     #[tokio::test]
     async fn a_name_too_long_is_the_users_fault() {
         let (_controller, ours) = start(Script::default());
-        let credentials = Credentials {
-            node_name: "x".repeat(70_000),
-            ..credentials()
-        };
-        let error = connect(
-            ours,
-            NAME,
-            &identity(),
-            &credentials,
-            Capability::OURS,
-            DEADLINE,
-        )
-        .await
-        .unwrap_err();
+        let credentials = Credentials { node_name: "x".repeat(70_000), ..credentials() };
+        let error = connect(ours, NAME, &identity(), &credentials, Capability::OURS, DEADLINE).await.unwrap_err();
         assert_eq!(error.exit_code(), ExitCode::Configuration, "{error}");
     }
 
     /// Connects to a controller of whose words only the first `limit` bytes arrive.
-    async fn agent_of_a_cut_connection(
-        script: Script,
-        limit: u64,
-    ) -> Result<Connection, ConnectError> {
+    async fn agent_of_a_cut_connection(script: Script, limit: u64) -> Result<Connection, ConnectError> {
         let (controller, theirs) = start(script);
         let (ours, relay) = duplex(1 << 14);
         let (mut from_agent, mut to_agent) = split(relay);
@@ -781,15 +619,7 @@ mod tests {
         for version in VERSIONS {
             let mut limit = 0;
             loop {
-                match agent_of_a_cut_connection(
-                    Script {
-                        version,
-                        ..Script::default()
-                    },
-                    limit,
-                )
-                .await
-                {
+                match agent_of_a_cut_connection(Script { version, ..Script::default() }, limit).await {
                     Ok(_) => break,
                     Err(error) => {
                         let expected = [ExitCode::Closed, ExitCode::Protocol, ExitCode::Io];

@@ -75,11 +75,7 @@ impl Credentials {
     /// The userinfo part of a URL (`user` or `user:password`), percent-decoded.
     pub fn from_userinfo(userinfo: &str) -> Option<Self> {
         let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-        Self::checked(format!(
-            "{}:{}",
-            percent_decode(user),
-            percent_decode(password)
-        ))
+        Self::checked(format!("{}:{}", percent_decode(user), percent_decode(password)))
     }
 
     fn checked(value: String) -> Option<Self> {
@@ -118,17 +114,15 @@ impl Proxy {
         let rest = match value.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
             Some((scheme, _)) => {
-                return Err(format!(
-                    "proxies of kind {scheme:?} are not supported, only http://"
-                ));
+                return Err(format!("proxies of kind {scheme:?} are not supported, only http://"));
             }
             None => value,
         };
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let (credentials, host_port) = match authority.rsplit_once('@') {
             Some((userinfo, host_port)) => {
-                let credentials = Credentials::from_userinfo(userinfo)
-                    .ok_or("its credentials contain control characters")?;
+                let credentials =
+                    Credentials::from_userinfo(userinfo).ok_or("its credentials contain control characters")?;
                 (Some(credentials), host_port)
             }
             None => (None, authority),
@@ -137,11 +131,7 @@ impl Proxy {
         if host.is_empty() || !host.bytes().all(|b| b.is_ascii_graphic()) {
             return Err("it has no valid host name".to_owned());
         }
-        Ok(Self {
-            host: host.to_owned(),
-            port: port.unwrap_or(80),
-            credentials,
-        })
+        Ok(Self { host: host.to_owned(), port: port.unwrap_or(80), credentials })
     }
 }
 
@@ -172,10 +162,7 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Decision::Direct { rule } => write!(f, "direct ({rule})"),
-            Decision::Via {
-                proxy,
-                from_variable,
-            } => write!(f, "through the proxy {proxy} ({from_variable})"),
+            Decision::Via { proxy, from_variable } => write!(f, "through the proxy {proxy} ({from_variable})"),
         }
     }
 }
@@ -223,16 +210,8 @@ pub struct Proxies {
     variables: BTreeMap<String, String>,
 }
 
-const VARIABLES: [&str; 8] = [
-    "http_proxy",
-    "HTTP_PROXY",
-    "https_proxy",
-    "HTTPS_PROXY",
-    "all_proxy",
-    "ALL_PROXY",
-    "no_proxy",
-    "NO_PROXY",
-];
+const VARIABLES: [&str; 8] =
+    ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
 
 impl Proxies {
     /// Takes the proxy variables out of an environment; an empty value is as good as none.
@@ -243,9 +222,7 @@ impl Proxies {
     {
         let variables = environment
             .into_iter()
-            .filter(|(name, value)| {
-                VARIABLES.contains(&name.as_ref()) && !value.as_ref().trim().is_empty()
-            })
+            .filter(|(name, value)| VARIABLES.contains(&name.as_ref()) && !value.as_ref().trim().is_empty())
             .map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().trim().to_owned()))
             .collect();
         Self { variables }
@@ -267,28 +244,17 @@ impl Proxies {
                 .split(|c: char| c == ',' || c == '|' || c.is_whitespace())
                 .find(|entry| matches_entry(entry, &host, address, port));
             if let Some(entry) = entry {
-                return direct(Rule::NoProxy {
-                    variable: variable.to_owned(),
-                    entry: entry.to_owned(),
-                });
+                return direct(Rule::NoProxy { variable: variable.to_owned(), entry: entry.to_owned() });
             }
         }
         match Proxy::parse(value) {
-            Ok(proxy) => Decision::Via {
-                proxy,
-                from_variable: variable.to_owned(),
-            },
-            Err(reason) => direct(Rule::Unusable {
-                variable: variable.to_owned(),
-                reason,
-            }),
+            Ok(proxy) => Decision::Via { proxy, from_variable: variable.to_owned() },
+            Err(reason) => direct(Rule::Unusable { variable: variable.to_owned(), reason }),
         }
     }
 
     fn first<'a>(&'a self, names: &[&'a str]) -> Option<(&'a str, &'a str)> {
-        names
-            .iter()
-            .find_map(|name| self.variables.get(*name).map(|v| (*name, v.as_str())))
+        names.iter().find_map(|name| self.variables.get(*name).map(|v| (*name, v.as_str())))
     }
 }
 
@@ -300,10 +266,7 @@ impl fmt::Debug for Proxies {
 
 /// Lower case, no brackets, no trailing dot.
 fn normal_host(host: &str) -> String {
-    let host = host
-        .strip_prefix('[')
-        .and_then(|h| h.strip_suffix(']'))
-        .unwrap_or(host);
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
@@ -347,19 +310,15 @@ fn matches_entry(entry: &str, host: &str, address: Option<IpAddr>, port: u16) ->
     if domain.is_empty() || address.is_some() {
         return false;
     }
-    host.strip_suffix(domain)
-        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 fn in_network(address: IpAddr, network: &str, bits: &str) -> bool {
-    let (Ok(network), Ok(bits)) = (normal_host(network).parse::<IpAddr>(), bits.parse::<u32>())
-    else {
+    let (Ok(network), Ok(bits)) = (normal_host(network).parse::<IpAddr>(), bits.parse::<u32>()) else {
         return false;
     };
     let (address, network, width) = match (address, network) {
-        (IpAddr::V4(a), IpAddr::V4(n)) => {
-            (u128::from(a.to_bits()), u128::from(n.to_bits()), 32_u32)
-        }
+        (IpAddr::V4(a), IpAddr::V4(n)) => (u128::from(a.to_bits()), u128::from(n.to_bits()), 32_u32),
         (IpAddr::V6(a), IpAddr::V6(n)) => (a.to_bits(), n.to_bits(), 128),
         _ => return false,
     };
@@ -396,11 +355,7 @@ pub(crate) fn split_host_port(value: &str) -> Option<(&str, Option<u16>)> {
 
 /// `host:port`, with brackets around an IPv6 literal.
 pub(crate) fn host_port(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Percent-decodes; what is not a valid escape stays, what is not UTF-8 is replaced.
@@ -409,13 +364,10 @@ pub(crate) fn percent_decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {
-        let escape = (bytes[i] == b'%')
-            .then(|| bytes.get(i + 1..i + 3))
-            .flatten()
-            .and_then(|hex| {
-                let digit = |b: u8| char::from(b).to_digit(16);
-                Some((digit(hex[0])? * 16 + digit(hex[1])?) as u8)
-            });
+        let escape = (bytes[i] == b'%').then(|| bytes.get(i + 1..i + 3)).flatten().and_then(|hex| {
+            let digit = |b: u8| char::from(b).to_digit(16);
+            Some((digit(hex[0])? * 16 + digit(hex[1])?) as u8)
+        });
         match escape {
             Some(byte) => {
                 out.push(byte);
@@ -495,9 +447,7 @@ mod tests {
             let env = [("http_proxy", "http://proxy:3128"), ("NO_PROXY", list)];
             let decision = decide(&env, Scheme::Http, host, *port);
             let got = match &decision {
-                Decision::Direct {
-                    rule: Rule::NoProxy { entry, variable },
-                } => {
+                Decision::Direct { rule: Rule::NoProxy { entry, variable } } => {
                     assert_eq!(variable, "NO_PROXY");
                     entry.as_str()
                 }
@@ -514,11 +464,7 @@ mod tests {
             (&["http_proxy", "HTTP_PROXY"], Scheme::Http, "http_proxy"),
             (&["HTTP_PROXY", "ALL_PROXY"], Scheme::Http, "HTTP_PROXY"),
             (&["http_proxy"], Scheme::Https, ""),
-            (
-                &["HTTPS_PROXY", "https_proxy"],
-                Scheme::Https,
-                "https_proxy",
-            ),
+            (&["HTTPS_PROXY", "https_proxy"], Scheme::Https, "https_proxy"),
             (&["HTTPS_PROXY"], Scheme::Http, ""),
             (&["HTTPS_PROXY"], Scheme::Agent, ""),
             (&["http_proxy", "https_proxy"], Scheme::Agent, "http_proxy"),
@@ -528,17 +474,11 @@ mod tests {
             (&["ftp_proxy"], Scheme::Http, ""),
         ];
         for (variables, scheme, expected) in cases {
-            let env: Vec<_> = variables
-                .iter()
-                .map(|name| (*name, format!("http://{}:1", name.replace('_', "-"))))
-                .collect();
-            let decision =
-                Proxies::from_env(env.iter().map(|(k, v)| (k, v))).decide(*scheme, "jenkins", 80);
+            let env: Vec<_> =
+                variables.iter().map(|name| (*name, format!("http://{}:1", name.replace('_', "-")))).collect();
+            let decision = Proxies::from_env(env.iter().map(|(k, v)| (k, v))).decide(*scheme, "jenkins", 80);
             match decision {
-                Decision::Via {
-                    proxy,
-                    from_variable,
-                } => {
+                Decision::Via { proxy, from_variable } => {
                     assert_eq!(from_variable, *expected);
                     assert_eq!(proxy.host, expected.replace('_', "-"));
                 }
@@ -561,18 +501,9 @@ mod tests {
 
     #[test]
     fn loopback_is_direct() {
-        for host in [
-            "localhost",
-            "LOCALHOST",
-            "127.0.0.1",
-            "127.9.9.9",
-            "::1",
-            "[::1]",
-        ] {
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "::1", "[::1]"] {
             let decision = decide(&[("http_proxy", "http://p:1")], Scheme::Agent, host, 50000);
-            let expected = Decision::Direct {
-                rule: Rule::Loopback,
-            };
+            let expected = Decision::Direct { rule: Rule::Loopback };
             assert_eq!(decision, expected, "{host}");
         }
     }
@@ -611,9 +542,7 @@ mod tests {
             assert!(!error.contains("sesame"), "{error}");
             assert!(matches!(
                 decide(&[("http_proxy", value)], Scheme::Http, "jenkins", 80),
-                Decision::Direct {
-                    rule: Rule::Unusable { .. }
-                }
+                Decision::Direct { rule: Rule::Unusable { .. } }
             ));
         }
     }
@@ -628,9 +557,7 @@ mod tests {
         assert_eq!(from_file.basic(), "Basic dXNlcjpwYXNzIHdvcmQ=");
         assert!(Credentials::parse("sesame").is_err_and(|e| !e.contains("sesame")));
         assert!(Credentials::parse("a:b\r\nX: y").is_err());
-        assert!(
-            Credentials::parse("@/nonexistent/file").is_err_and(|e| e.contains("/nonexistent"))
-        );
+        assert!(Credentials::parse("@/nonexistent/file").is_err_and(|e| e.contains("/nonexistent")));
     }
 
     #[test]

@@ -43,19 +43,12 @@ where
         .await
         .unwrap_or(Err(Cause::TimedOut(deadline)))
         .map_err(|cause| ConnectError::new(doing, ADDRESS, cause))?;
-    let peer = Peer {
-        protocol: Protocol::Stdio,
-        capability: theirs,
-        cookie: None,
-        address: ADDRESS.to_owned(),
-    };
+    let peer = Peer { protocol: Protocol::Stdio, capability: theirs, cookie: None, address: ADDRESS.to_owned() };
     Ok(stream::connection(input, output, &received, peer))
 }
 
 /// The controller's capability, and what was read behind its preambles.
-async fn find_preamble(
-    input: &mut (impl AsyncRead + Unpin),
-) -> Result<(Capability, Vec<u8>), Cause> {
+async fn find_preamble(input: &mut (impl AsyncRead + Unpin)) -> Result<(Capability, Vec<u8>), Cause> {
     let mut scanner = PreambleScanner::new();
     let mut buffer = vec![0; 4096];
     loop {
@@ -63,9 +56,7 @@ async fn find_preamble(
         if length == 0 {
             return Err(Cause::Closed);
         }
-        let (taken, found) = scanner
-            .advance(&buffer[..length])
-            .map_err(|error| Cause::Protocol(error.to_string()))?;
+        let (taken, found) = scanner.advance(&buffer[..length]).map_err(|error| Cause::Protocol(error.to_string()))?;
         match found {
             None => {}
             Some(theirs) if theirs.has(Capability::CHUNKED_ENCODING) => {
@@ -91,15 +82,7 @@ mod tests {
     fn start() -> (tokio::task::JoinHandle<Outcome>, DuplexStream) {
         let (ours, theirs) = duplex(1 << 16);
         let (input, output) = split(ours);
-        (
-            tokio::spawn(connect(
-                input,
-                output,
-                Capability::OURS,
-                NEGOTIATION_TIMEOUT,
-            )),
-            theirs,
-        )
+        (tokio::spawn(connect(input, output, Capability::OURS, NEGOTIATION_TIMEOUT)), theirs)
     }
 
     #[tokio::test]
@@ -116,18 +99,11 @@ mod tests {
         assert_eq!(connection.reader.read().await.unwrap().unwrap(), "hello");
         controller.write_all(b"rld").await.unwrap();
         assert_eq!(connection.reader.read().await.unwrap().unwrap(), "world");
-        connection
-            .writer
-            .write(&[Bytes::from_static(b"yes")])
-            .await
-            .unwrap();
+        connection.writer.write(&[Bytes::from_static(b"yes")]).await.unwrap();
         connection.writer.close().await;
         let mut received = Vec::new();
         controller.read_to_end(&mut received).await.unwrap();
-        assert_eq!(
-            received,
-            [preamble(Capability::OURS).as_slice(), b"\0\x03yes"].concat()
-        );
+        assert_eq!(received, [preamble(Capability::OURS).as_slice(), b"\0\x03yes"].concat());
         drop(controller);
         assert_eq!(connection.reader.read().await.unwrap(), None);
     }
@@ -136,16 +112,8 @@ mod tests {
     async fn what_is_no_controller_is_told_so() {
         let classic = preamble(Capability { mask: 0x7e });
         let cases: [(&[u8], bool, &str); 5] = [
-            (
-                b"",
-                true,
-                "the connection was closed without a reason given",
-            ),
-            (
-                b"hello",
-                true,
-                "the connection was closed without a reason given",
-            ),
+            (b"", true, "the connection was closed without a reason given"),
+            (b"hello", true, "the connection was closed without a reason given"),
             (b"hello", false, "timed out after 60 s"),
             (
                 b"<===[HUDSON TRANSMISSION BEGINS]===>",
@@ -165,8 +133,7 @@ mod tests {
                 controller.shutdown().await.unwrap();
             }
             let error = agent.await.unwrap().unwrap_err();
-            let expected =
-                format!("waiting for the preamble of the controller on standard input: {expected}");
+            let expected = format!("waiting for the preamble of the controller on standard input: {expected}");
             assert_eq!(error.to_string(), expected);
         }
     }
@@ -178,10 +145,7 @@ mod tests {
             let (agent, mut controller) = start();
             controller.write_all(&whole[..length]).await.unwrap();
             controller.shutdown().await.unwrap();
-            assert!(
-                matches!(agent.await.unwrap().unwrap_err().cause, Cause::Closed),
-                "{length}"
-            );
+            assert!(matches!(agent.await.unwrap().unwrap_err().cause, Cause::Closed), "{length}");
         }
     }
 }

@@ -24,21 +24,9 @@ pub fn connection(
 ) -> Connection {
     let mut assembler = Assembler::default();
     assembler.input().extend_from_slice(received);
-    let reader = Reader {
-        source: Box::new(source),
-        assembler,
-        address: peer.address.clone(),
-    };
-    let writer = Writer {
-        sink: Box::new(sink),
-        buffer: BytesMut::new(),
-        address: peer.address.clone(),
-    };
-    Connection {
-        reader: reader.into(),
-        writer: writer.into(),
-        peer,
-    }
+    let reader = Reader { source: Box::new(source), assembler, address: peer.address.clone() };
+    let writer = Writer { sink: Box::new(sink), buffer: BytesMut::new(), address: peer.address.clone() };
+    Connection { reader: reader.into(), writer: writer.into(), peer }
 }
 
 /// Reads commands from a stream.
@@ -50,10 +38,7 @@ pub struct Reader {
 
 impl Reader {
     pub(super) async fn read(&mut self) -> Result<Option<Bytes>, TransportError> {
-        let frame = |address: &str, source| TransportError::Frame {
-            address: address.to_owned(),
-            source,
-        };
+        let frame = |address: &str, source| TransportError::Frame { address: address.to_owned(), source };
         loop {
             match self.assembler.next() {
                 Ok(None) => {}
@@ -72,17 +57,11 @@ impl Reader {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 Err(source) => {
                     let address = self.address.clone();
-                    return Err(TransportError::Io {
-                        doing: "reading from",
-                        address,
-                        source,
-                    });
+                    return Err(TransportError::Io { doing: "reading from", address, source });
                 }
             }
         }
-        self.assembler
-            .finish()
-            .map_err(|error| frame(&self.address, error))?;
+        self.assembler.finish().map_err(|error| frame(&self.address, error))?;
         Ok(None)
     }
 }
@@ -135,18 +114,11 @@ impl Writer {
     }
 
     fn failed(&self, source: io::Error) -> TransportError {
-        TransportError::Io {
-            doing: "writing to",
-            address: self.address.clone(),
-            source,
-        }
+        TransportError::Io { doing: "writing to", address: self.address.clone(), source }
     }
 
     fn stalled(&self) -> TransportError {
-        TransportError::WriteStalled {
-            address: self.address.clone(),
-            after: WRITE_TIMEOUT,
-        }
+        TransportError::WriteStalled { address: self.address.clone(), after: WRITE_TIMEOUT }
     }
 }
 
@@ -170,12 +142,7 @@ mod tests {
     use tokio::{io::duplex, time::Instant};
 
     fn peer() -> Peer {
-        Peer {
-            protocol: Protocol::Stdio,
-            capability: Capability::OURS,
-            cookie: None,
-            address: "the test".to_owned(),
-        }
+        Peer { protocol: Protocol::Stdio, capability: Capability::OURS, cookie: None, address: "the test".to_owned() }
     }
 
     /// Counts what each write call brought.
@@ -183,11 +150,7 @@ mod tests {
     struct Counting(Arc<Mutex<Vec<usize>>>);
 
     impl AsyncWrite for Counting {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            data: &[u8],
-        ) -> Poll<io::Result<usize>> {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
             self.0.lock().unwrap().push(data.len());
             Poll::Ready(Ok(data.len()))
         }
@@ -203,25 +166,12 @@ mod tests {
     async fn small_commands_share_a_write_and_large_ones_a_bounded_buffer() {
         let sink = Counting::default();
         let mut connection = connection(tokio::io::empty(), sink.clone(), b"", peer());
-        connection
-            .writer
-            .write(&[Bytes::from_static(b"one"), Bytes::from_static(b"three")])
-            .await
-            .unwrap();
+        connection.writer.write(&[Bytes::from_static(b"one"), Bytes::from_static(b"three")]).await.unwrap();
         assert_eq!(*sink.0.lock().unwrap(), [2 + 3 + 2 + 5]);
-        connection
-            .writer
-            .write(&[Bytes::from(vec![0; 1 << 20])])
-            .await
-            .unwrap();
+        connection.writer.write(&[Bytes::from(vec![0; 1 << 20])]).await.unwrap();
         let writes = sink.0.lock().unwrap();
         assert_eq!(writes[1..].iter().sum::<usize>(), (1 << 20) + 128 * 2);
-        assert!(
-            writes
-                .iter()
-                .all(|&n| n < WRITE_SIZE + 2 + frame::DEFAULT_CHUNK_SIZE),
-            "{writes:?}"
-        );
+        assert!(writes.iter().all(|&n| n < WRITE_SIZE + 2 + frame::DEFAULT_CHUNK_SIZE), "{writes:?}");
     }
 
     #[tokio::test]
@@ -231,32 +181,24 @@ mod tests {
             let (source, sink) = tokio::io::split(stream);
             connection(source, sink, b"", peer())
         };
-        let commands: Vec<Bytes> = (1..50usize)
-            .map(|n| Bytes::from(vec![n as u8; n * n * 20]))
-            .collect();
+        let commands: Vec<Bytes> = (1..50usize).map(|n| Bytes::from(vec![n as u8; n * n * 20])).collect();
         let tasks: Vec<_> = [open(left), open(right)]
             .into_iter()
-            .map(
-                |Connection {
-                     mut reader,
-                     mut writer,
-                     ..
-                 }| {
-                    let commands = commands.clone();
-                    let reading = tokio::spawn(async move {
-                        let mut got = Vec::new();
-                        while let Some(command) = reader.read().await.unwrap() {
-                            got.push(command);
-                        }
-                        got
-                    });
-                    tokio::spawn(async move {
-                        writer.write(&commands).await.unwrap();
-                        writer.close().await;
-                    });
-                    reading
-                },
-            )
+            .map(|Connection { mut reader, mut writer, .. }| {
+                let commands = commands.clone();
+                let reading = tokio::spawn(async move {
+                    let mut got = Vec::new();
+                    while let Some(command) = reader.read().await.unwrap() {
+                        got.push(command);
+                    }
+                    got
+                });
+                tokio::spawn(async move {
+                    writer.write(&commands).await.unwrap();
+                    writer.close().await;
+                });
+                reading
+            })
             .collect();
         for task in tasks {
             assert_eq!(task.await.unwrap(), commands);
@@ -296,10 +238,7 @@ mod tests {
         let _theirs = slow.await.unwrap();
         let started = Instant::now();
         let error = writer.write(&[Bytes::from_static(b"x")]).await.unwrap_err();
-        assert!(
-            matches!(error, TransportError::WriteStalled { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, TransportError::WriteStalled { .. }), "{error}");
         assert_eq!(started.elapsed(), WRITE_TIMEOUT);
     }
 }

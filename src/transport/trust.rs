@@ -110,11 +110,7 @@ impl TlsConfig {
         for value in &options.certs {
             given.extend(read_certificates(value)?);
         }
-        Ok(Self {
-            options,
-            given,
-            built: OnceLock::new(),
-        })
+        Ok(Self { options, given, built: OnceLock::new() })
     }
 
     /// The configuration for rustls. The first call reads the system's store from disk.
@@ -161,10 +157,7 @@ impl TlsConfig {
             let given = self.given.clone();
             (Trust::Anchors { store, given }, roots)
         };
-        let verifier = Arc::new(Verifier {
-            trust,
-            provider: Arc::clone(&provider),
-        });
+        let verifier = Arc::new(Verifier { trust, provider: Arc::clone(&provider) });
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("ring has cipher suites for TLS 1.2 and 1.3")
@@ -175,11 +168,7 @@ impl TlsConfig {
     }
 
     fn system_roots(&self) -> Result<(RootCertStore, Roots), TrustError> {
-        let TrustOptions {
-            ssl_cert_file: file,
-            ssl_cert_dir: dir,
-            ..
-        } = &self.options;
+        let TrustOptions { ssl_cert_file: file, ssl_cert_dir: dir, .. } = &self.options;
         let from_environment = file.is_some() || dir.is_some();
         let loaded = if from_environment {
             rustls_native_certs::load_certs_from_paths(file.as_deref(), dir.as_deref())
@@ -211,9 +200,7 @@ impl TlsConfig {
 
 impl fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsConfig")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("TlsConfig").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -224,10 +211,7 @@ fn read_certificates(value: &str) -> Result<Vec<CertificateDer<'static>>, TrustE
         (value.as_bytes().to_vec(), "the given text".to_owned())
     } else {
         let path = PathBuf::from(value.strip_prefix('@').unwrap_or(value));
-        let bytes = read_bounded(&path).map_err(|source| TrustError::Read {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = read_bounded(&path).map_err(|source| TrustError::Read { path: path.clone(), source })?;
         (bytes, path.display().to_string())
     };
     let bad = |number: usize, reason: &dyn fmt::Display| TrustError::Bad {
@@ -259,9 +243,7 @@ fn read_certificates(value: &str) -> Result<Vec<CertificateDer<'static>>, TrustE
 fn read_bounded(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?
-        .take(MAX_CERT_FILE + 1)
-        .read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(MAX_CERT_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_CERT_FILE {
         return Err(std::io::Error::other("larger than 8 MiB"));
     }
@@ -271,10 +253,7 @@ fn read_bounded(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
 #[derive(Debug)]
 enum Trust {
     Anyone,
-    Anchors {
-        store: RootCertStore,
-        given: Vec<CertificateDer<'static>>,
-    },
+    Anchors { store: RootCertStore, given: Vec<CertificateDer<'static>> },
 }
 
 /// As rustls's own verifier, with two additions: `-noCertificateCheck`, and a server certificate
@@ -333,9 +312,7 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -346,10 +323,8 @@ pub(crate) mod tests {
     use rustls_pki_types::PrivateKeyDer;
 
     pub(crate) const CA: &str = include_str!("../../tests/fixtures/tls/ca.pem");
-    pub(crate) const SERVER: [&str; 2] = [
-        include_str!("../../tests/fixtures/tls/server.pem"),
-        include_str!("../../tests/fixtures/tls/server.key"),
-    ];
+    pub(crate) const SERVER: [&str; 2] =
+        [include_str!("../../tests/fixtures/tls/server.pem"), include_str!("../../tests/fixtures/tls/server.key")];
     const SELF_SIGNED: [&str; 2] = [
         include_str!("../../tests/fixtures/tls/self-signed.pem"),
         include_str!("../../tests/fixtures/tls/self-signed.key"),
@@ -421,11 +396,7 @@ pub(crate) mod tests {
     #[test]
     fn unknown_authorities_are_refused_unless_nothing_is_checked() {
         assert!(handshake(&trusting(&[]), "localhost", SERVER).is_err());
-        let unchecked = TlsConfig::new(TrustOptions {
-            no_certificate_check: true,
-            ..TrustOptions::default()
-        })
-        .unwrap();
+        let unchecked = TlsConfig::new(TrustOptions { no_certificate_check: true, ..TrustOptions::default() }).unwrap();
         assert!(unchecked.is_unchecked());
         assert_eq!(handshake(&unchecked, "other", SELF_SIGNED), Ok(()));
         assert_eq!(unchecked.roots().unwrap(), &Roots::Unchecked);
@@ -436,12 +407,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bundle = dir.path().join("bundle.pem");
         // Beyond the 64 KiB at which Java's agent ignores the file, a key, and text between.
-        let text = format!(
-            "{}\n# {}\n{}\n{CA}\n",
-            SELF_SIGNED[0],
-            "x".repeat(100_000),
-            SELF_SIGNED[1]
-        );
+        let text = format!("{}\n# {}\n{}\n{CA}\n", SELF_SIGNED[0], "x".repeat(100_000), SELF_SIGNED[1]);
         std::fs::write(&bundle, text).unwrap();
         let der = dir.path().join("ca.der");
         let ca = CertificateDer::from_pem_slice(CA.as_bytes()).unwrap();
@@ -471,18 +437,12 @@ pub(crate) mod tests {
         let cases = [
             (file("empty.pem", ""), "no certificate in"),
             (file("key.pem", SERVER[1]), "no certificate in"),
-            (
-                file("bad.pem", &format!("{CA}{garbage}")),
-                "certificate 2 in",
-            ),
+            (file("bad.pem", &format!("{CA}{garbage}")), "certificate 2 in"),
             (file("cut.pem", &CA[..CA.len() - 40]), "certificate 1 in"),
             ("@/nonexistent.pem".to_owned(), "/nonexistent.pem"),
         ];
         for (value, expected) in cases {
-            let options = TrustOptions {
-                certs: vec![value],
-                ..TrustOptions::default()
-            };
+            let options = TrustOptions { certs: vec![value], ..TrustOptions::default() };
             let error = TlsConfig::new(options).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
             assert!(error.contains(".pem"), "{error}");
@@ -494,11 +454,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("roots.pem");
         let tls = |path: &PathBuf| {
-            TlsConfig::new(TrustOptions {
-                ssl_cert_file: Some(path.clone()),
-                ..TrustOptions::default()
-            })
-            .unwrap()
+            TlsConfig::new(TrustOptions { ssl_cert_file: Some(path.clone()), ..TrustOptions::default() }).unwrap()
         };
         let error = tls(&path).client_config().unwrap_err().to_string();
         assert!(error.contains("SSL_CERT_FILE="), "{error}");

@@ -22,9 +22,7 @@ use super::http::{self, ControllerUrl, Request, Response, Stream};
 use super::identity::Secret;
 use super::proxy::Credentials;
 use super::trust::TlsConfig;
-use super::{
-    CLOSE_TIMEOUT, Cause, ConnectError, Connection, Peer, Protocol, TransportError, WRITE_TIMEOUT,
-};
+use super::{CLOSE_TIMEOUT, Cause, ConnectError, Connection, Peer, Protocol, TransportError, WRITE_TIMEOUT};
 use crate::discovery::{check_minimum_version, compare_versions};
 use crate::frame::{self, Assembler, Capability, ChunkHeader};
 
@@ -49,13 +47,8 @@ const CAPABILITY: &str = "X-Remoting-Capability";
 const TELLS_ALREADY_CONNECTED: &str = "2.511";
 
 /// Headers of the upgrade itself, which a `-webSocketHeader` can't replace.
-const RESERVED: [&str; 5] = [
-    "Upgrade",
-    "Connection",
-    "Sec-WebSocket-Key",
-    "Sec-WebSocket-Version",
-    "Sec-WebSocket-Extensions",
-];
+const RESERVED: [&str; 5] =
+    ["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions"];
 
 /// Who connects, and with what.
 #[derive(Debug, Clone)]
@@ -76,11 +69,7 @@ pub struct Options {
 ///
 /// # Errors
 /// [`ConnectError`]; each refusal of `WebSocketAgents.doIndex` is told apart.
-pub async fn connect(
-    dialer: &Dialer,
-    tls: &TlsConfig,
-    options: &Options,
-) -> Result<Connection, ConnectError> {
+pub async fn connect(dialer: &Dialer, tls: &TlsConfig, options: &Options) -> Result<Connection, ConnectError> {
     let url = options.url.join("wsagents/");
     let shown = shown(&url);
     let stream = dialer.connect(url.scheme(), &url.host, url.port).await?;
@@ -111,28 +100,12 @@ pub async fn connect(
     }
     let (capability, cookie) = accepted(&response, &key).map_err(error)?;
     let config = config();
-    let socket =
-        WebSocketStream::from_partially_read(stream, response.body, Role::Client, Some(config))
-            .await;
+    let socket = WebSocketStream::from_partially_read(stream, response.body, Role::Client, Some(config)).await;
     let (sink, source) = socket.split();
     Ok(Connection {
-        reader: Reader {
-            source,
-            assembler: Assembler::default(),
-            address: shown.clone(),
-        }
-        .into(),
-        writer: Writer {
-            sink,
-            address: shown.clone(),
-        }
-        .into(),
-        peer: Peer {
-            protocol: Protocol::WebSocket,
-            capability,
-            cookie,
-            address: shown,
-        },
+        reader: Reader { source, assembler: Assembler::default(), address: shown.clone() }.into(),
+        writer: Writer { sink, address: shown.clone() }.into(),
+        peer: Peer { protocol: Protocol::WebSocket, capability, cookie, address: shown },
     })
 }
 
@@ -154,9 +127,7 @@ fn request(options: &Options, url: &ControllerUrl, key: &str) -> Result<Request,
         names.any(|given| given.eq_ignore_ascii_case(name))
     };
     if let Some(name) = RESERVED.iter().find(|name| given(name)) {
-        return Err(Cause::Configuration(format!(
-            "-webSocketHeader can't set {name}"
-        )));
+        return Err(Cause::Configuration(format!("-webSocketHeader can't set {name}")));
     }
     let authority = url.authority();
     let capability = Capability::OURS.to_base64();
@@ -209,9 +180,7 @@ fn refusal(response: &Response) -> Cause {
     let headers = &response.head.headers;
     let status = response.head.status;
     let message = response.message();
-    let html = headers
-        .get("Content-Type")
-        .is_some_and(|kind| kind.starts_with("text/html"));
+    let html = headers.get("Content-Type").is_some_and(|kind| kind.starts_with("text/html"));
     let jenkins = headers.get("X-Jenkins");
     let says = |text: &str| message.contains(text);
     match status {
@@ -221,9 +190,7 @@ fn refusal(response: &Response) -> Cause {
         _ if says("already connected") || says("Failed to disconnect the current client") => {
             Cause::AlreadyConnected { message }
         }
-        400 if says("no such agent") || says("is not an inbound agent") => {
-            Cause::Rejected { message }
-        }
+        400 if says("no such agent") || says("is not an inbound agent") => Cause::Rejected { message },
         400 if says("only for use from agent.jar")
             || says("only WS connections accepted")
             || says("did not manage to upgrade") =>
@@ -242,12 +209,9 @@ fn refusal(response: &Response) -> Cause {
         },
         404 => Cause::Http {
             status,
-            message: "no wsagents/ there: the URL's path is wrong, or this Jenkins has no WebSocket support"
-                .to_owned(),
+            message: "no wsagents/ there: the URL's path is wrong, or this Jenkins has no WebSocket support".to_owned(),
         },
-        500 if jenkins
-            .is_some_and(|v| compare_versions(v, TELLS_ALREADY_CONNECTED) == Ordering::Less) =>
-        {
+        500 if jenkins.is_some_and(|v| compare_versions(v, TELLS_ALREADY_CONNECTED) == Ordering::Less) => {
             Cause::AlreadyConnected {
                 message: format!(
                     "an error page, which is how Jenkins before {TELLS_ALREADY_CONNECTED} says that \
@@ -283,9 +247,7 @@ impl Reader {
                 }
                 Some(Ok(Message::Close(frame))) => {
                     return match frame {
-                        Some(frame) if u16::from(frame.code) != 1000 => {
-                            Err(self.protocol(close_message(&frame)))
-                        }
+                        Some(frame) if u16::from(frame.code) != 1000 => Err(self.protocol(close_message(&frame))),
                         _ => self.end(),
                     };
                 }
@@ -301,17 +263,11 @@ impl Reader {
     }
 
     fn broken(&self, source: frame::FrameError) -> TransportError {
-        TransportError::Frame {
-            address: self.address.clone(),
-            source,
-        }
+        TransportError::Frame { address: self.address.clone(), source }
     }
 
     fn protocol(&self, message: String) -> TransportError {
-        TransportError::Protocol {
-            address: self.address.clone(),
-            message,
-        }
+        TransportError::Protocol { address: self.address.clone(), message }
     }
 }
 
@@ -341,21 +297,11 @@ fn failure(doing: &'static str, address: &str, error: tungstenite::Error) -> Tra
     use tungstenite::error::ProtocolError;
     let address = address.to_owned();
     match error {
-        tungstenite::Error::Io(source) => TransportError::Io {
-            doing,
-            address,
-            source,
-        },
+        tungstenite::Error::Io(source) => TransportError::Io { doing, address, source },
         tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-            TransportError::Protocol {
-                address,
-                message: "it was cut without a closing message".to_owned(),
-            }
+            TransportError::Protocol { address, message: "it was cut without a closing message".to_owned() }
         }
-        error => TransportError::Protocol {
-            address,
-            message: error.to_string(),
-        },
+        error => TransportError::Protocol { address, message: error.to_string() },
     }
 }
 
@@ -373,10 +319,7 @@ impl Writer {
                 chunk.extend_from_slice(&header);
                 chunk.extend_from_slice(payload);
                 // Writes out when the buffer is full, so that the timeout is one for 64 KiB at most.
-                let fed = timeout(
-                    WRITE_TIMEOUT,
-                    self.sink.feed(Message::Binary(chunk.freeze())),
-                );
+                let fed = timeout(WRITE_TIMEOUT, self.sink.feed(Message::Binary(chunk.freeze())));
                 let fed = fed.await;
                 self.settle(fed)?;
             }
@@ -401,10 +344,7 @@ impl Writer {
         match outcome {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(failure("writing to", &self.address, error)),
-            Err(_) => Err(TransportError::WriteStalled {
-                address: self.address.clone(),
-                after: WRITE_TIMEOUT,
-            }),
+            Err(_) => Err(TransportError::WriteStalled { address: self.address.clone(), after: WRITE_TIMEOUT }),
         }
     }
 }
@@ -497,10 +437,8 @@ mod tests {
         let url = format!("http://u:p@localhost:{port}/ci");
         options.url = ControllerUrl::parse(&url).unwrap();
         options.cookie = Some("0ddba11".to_owned());
-        options.headers = vec![
-            ("X-Forwarded-For-Me".to_owned(), "a=b: c".to_owned()),
-            ("node-name".to_owned(), "other".to_owned()),
-        ];
+        options.headers =
+            vec![("X-Forwarded-For-Me".to_owned(), "a=b: c".to_owned()), ("node-name".to_owned(), "other".to_owned())];
         let connection = open(&options).await.unwrap();
         assert_eq!(connection.peer.cookie.as_deref(), Some("abc123"));
         assert_eq!(connection.peer.capability.mask, 0x7e);
@@ -591,9 +529,7 @@ mod tests {
             let request = read_request(&mut stream).await;
             let key = header(&request, "Sec-WebSocket-Key").unwrap();
             let accept = derive_accept_key(key.as_bytes());
-            let answer = format!(
-                "HTTP/1.1 101 x\r\nSec-WebSocket-Accept: {accept}\r\n\r\n\u{2}\u{4}\0\u{2}hi"
-            );
+            let answer = format!("HTTP/1.1 101 x\r\nSec-WebSocket-Accept: {accept}\r\n\r\n\u{2}\u{4}\0\u{2}hi");
             let mut answer = answer.into_bytes();
             let start = answer.len() - 6;
             answer[start] = 0x82;
@@ -612,21 +548,13 @@ mod tests {
     }
 
     impl AsyncRead for Socketlike {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            _: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
             Poll::Pending
         }
     }
 
     impl AsyncWrite for Socketlike {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            data: &[u8],
-        ) -> Poll<io::Result<usize>> {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
             if self.stuck {
                 return Poll::Pending;
             }
@@ -657,27 +585,18 @@ mod tests {
         let small = vec![Bytes::from_static(b"command"); 100];
         writer.write(&small).await.unwrap();
         assert_eq!(stream.writes.swap(0, Relaxed), 1);
-        writer
-            .write(&[Bytes::from(vec![0; 1 << 20])])
-            .await
-            .unwrap();
+        writer.write(&[Bytes::from(vec![0; 1 << 20])]).await.unwrap();
         let writes = stream.writes.load(Relaxed);
         assert!((10..40).contains(&writes), "{writes}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_given_up() {
-        let stuck = Socketlike {
-            stuck: true,
-            ..Socketlike::default()
-        };
+        let stuck = Socketlike { stuck: true, ..Socketlike::default() };
         let mut writer = writer(stuck).await;
         let start = tokio::time::Instant::now();
         let error = writer.write(&[Bytes::from_static(b"x")]).await.unwrap_err();
-        assert!(
-            matches!(error, TransportError::WriteStalled { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, TransportError::WriteStalled { .. }), "{error}");
         assert_eq!(start.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
         writer.close().await;
         assert!(start.elapsed() <= WRITE_TIMEOUT + CLOSE_TIMEOUT + Duration::from_millis(10));
@@ -694,12 +613,7 @@ mod tests {
 
     #[tokio::test]
     async fn ends_are_told_apart() {
-        let close = |code, reason: &'static str| {
-            Some(Message::Close(Some(CloseFrame {
-                code,
-                reason: reason.into(),
-            })))
-        };
+        let close = |code, reason: &'static str| Some(Message::Close(Some(CloseFrame { code, reason: reason.into() })));
         let cases: [(Option<Message>, Option<&str>); 6] = [
             (close(CloseCode::Normal, ""), None),
             (Some(Message::Close(None)), None),
@@ -734,97 +648,41 @@ mod tests {
     async fn each_refusal_is_told() {
         let html = "Content-Type: text/html;charset=utf-8\r\n";
         let cases: &[(&str, String, &str, ExitCode)] = &[
-            (
-                "403 Forbidden",
-                String::new(),
-                "secret is wrong",
-                ExitCode::Rejected,
-            ),
+            ("403 Forbidden", String::new(), "secret is wrong", ExitCode::Rejected),
             (
                 "403 Forbidden",
                 format!("{html}\r\n<html><h1>Blocked by WAF</h1>"),
                 "403: Blocked by WAF",
                 ExitCode::Http,
             ),
+            ("400 Bad Request", "\r\nno such agent\n".into(), "no such agent", ExitCode::Rejected),
             (
                 "400 Bad Request",
-                "\r\nno such agent\n".into(),
-                "no such agent",
-                ExitCode::Rejected,
-            ),
-            (
-                "400 Bad Request",
-                "\r\nagent 1 is already connected to this controller. Rejecting this connection.\n"
-                    .into(),
+                "\r\nagent 1 is already connected to this controller. Rejecting this connection.\n".into(),
                 "already connected",
                 ExitCode::AlreadyConnected,
             ),
-            (
-                "400 Bad Request",
-                "\r\nagent 1 is not an inbound agent".into(),
-                "not an inbound",
-                ExitCode::Rejected,
-            ),
+            ("400 Bad Request", "\r\nagent 1 is not an inbound agent".into(), "not an inbound", ExitCode::Rejected),
             (
                 "400 Bad Request",
                 "\r\nThis endpoint is only for use from agent.jar in WebSocket mode".into(),
                 "removes headers",
                 ExitCode::Protocol,
             ),
-            (
-                "400 Bad Request",
-                "\r\nonly WS connections accepted here".into(),
-                "not pass",
-                ExitCode::Protocol,
-            ),
-            (
-                "400 Bad Request",
-                "\r\nsomething new".into(),
-                "something new",
-                ExitCode::Http,
-            ),
-            (
-                "404 Not Found",
-                format!("{html}\r\n<html>Not Found"),
-                "no wsagents/",
-                ExitCode::Http,
-            ),
+            ("400 Bad Request", "\r\nonly WS connections accepted here".into(), "not pass", ExitCode::Protocol),
+            ("400 Bad Request", "\r\nsomething new".into(), "something new", ExitCode::Http),
+            ("404 Not Found", format!("{html}\r\n<html>Not Found"), "no wsagents/", ExitCode::Http),
             (
                 "500 Server Error",
                 format!("X-Jenkins: 2.293\r\n{html}\r\n<html><h1>Oops!</h1>"),
                 "already connected",
                 ExitCode::AlreadyConnected,
             ),
-            (
-                "500 Server Error",
-                format!("X-Jenkins: 2.579\r\n{html}\r\n<h1>Oops!</h1>"),
-                "500: Oops!",
-                ExitCode::Http,
-            ),
-            (
-                "503 Service Unavailable",
-                "\r\n".into(),
-                "HTTP 503: Service Unavailable",
-                ExitCode::Http,
-            ),
-            (
-                "302 Found",
-                "Location: /login\r\n".into(),
-                "redirects to /login",
-                ExitCode::Http,
-            ),
-            (
-                "200 OK",
-                "\r\nhello".into(),
-                "in place of a WebSocket",
-                ExitCode::Protocol,
-            ),
-            (
-                "101 Switching",
-                "Sec-WebSocket-Accept: x\r\n".into(),
-                "Sec-WebSocket-Accept",
-                ExitCode::Protocol,
-            ),
+            ("500 Server Error", format!("X-Jenkins: 2.579\r\n{html}\r\n<h1>Oops!</h1>"), "500: Oops!", ExitCode::Http),
+            ("503 Service Unavailable", "\r\n".into(), "HTTP 503: Service Unavailable", ExitCode::Http),
+            ("302 Found", "Location: /login\r\n".into(), "redirects to /login", ExitCode::Http),
+            ("200 OK", "\r\nhello".into(), "in place of a WebSocket", ExitCode::Protocol),
+            ("101 Switching", "Sec-WebSocket-Accept: x\r\n".into(), "Sec-WebSocket-Accept", ExitCode::Protocol),
         ];
         for (status, rest, expected, code) in cases {
             let rest = if rest.contains("\r\n\r\n") || rest.starts_with("\r\n") {
@@ -849,12 +707,7 @@ mod tests {
             stream.set_nodelay(true).unwrap();
             read_request(&mut stream).await;
             // The connection stays open: only the length tells the end.
-            for piece in [
-                "HTTP/1.1 400 Bad Request\r\nContent-Le",
-                "ngth: 14\r\n\r\n",
-                "no such",
-                " agent\n",
-            ] {
+            for piece in ["HTTP/1.1 400 Bad Request\r\nContent-Le", "ngth: 14\r\n\r\n", "no such", " agent\n"] {
                 stream.write_all(piece.as_bytes()).await.unwrap();
                 tokio::task::yield_now().await;
             }
@@ -919,11 +772,7 @@ mod tests {
             let mut options = options(port);
             let url = format!("https://localhost:{port}/");
             options.url = ControllerUrl::parse(&url).unwrap();
-            let tls = if trusted {
-                trusting(&[CA])
-            } else {
-                trusting(&[])
-            };
+            let tls = if trusted { trusting(&[CA]) } else { trusting(&[]) };
             match connect(&Dialer::default(), &tls, &options).await {
                 Ok(connection) => {
                     assert!(trusted);
