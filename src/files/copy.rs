@@ -5,7 +5,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, fchmod, futimens, renameat_with};
+use rustix::fs::{
+    CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, fchmod, futimens, renameat_with,
+};
 use rustix::io::Errno;
 
 use super::links::{create_symlink, read_link};
@@ -25,7 +27,11 @@ pub fn copy_file(from: &Path, to: &Path, attributes: bool, cancel: Cancel<'_>) -
         .at("open", from)?;
     let meta = input.metadata().at("open", from)?;
     if !meta.is_file() {
-        return Err(Error::io("copy", from, io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+        return Err(Error::io(
+            "copy",
+            from,
+            io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"),
+        ));
     }
     match fs::symlink_metadata(to) {
         Ok(there) if (there.dev(), there.ino()) == (meta.dev(), meta.ino()) => return Ok(()),
@@ -36,23 +42,38 @@ pub fn copy_file(from: &Path, to: &Path, attributes: bool, cancel: Cancel<'_>) -
     let mut output = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(if attributes { meta.mode() & 0o777 } else { 0o666 })
+        .mode(if attributes {
+            meta.mode() & 0o777
+        } else {
+            0o666
+        })
         .open(to)
         .at("create", to)?;
     loop {
         check(cancel, "copy", from)?;
         // Between files the standard library lets the kernel copy.
-        if io::copy(&mut Read::by_ref(&mut input).take(PORTION), &mut output).at("copy", from)? == 0 {
+        if io::copy(&mut Read::by_ref(&mut input).take(PORTION), &mut output).at("copy", from)? == 0
+        {
             break;
         }
     }
-    if attributes { copy_attributes(&meta, &output, to) } else { Ok(()) }
+    if attributes {
+        copy_attributes(&meta, &output, to)
+    } else {
+        Ok(())
+    }
 }
 
 fn copy_attributes(meta: &fs::Metadata, output: &File, to: &Path) -> Result<()> {
     let times = Timestamps {
-        last_access: Timespec { tv_sec: meta.atime(), tv_nsec: meta.atime_nsec() },
-        last_modification: Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() },
+        last_access: Timespec {
+            tv_sec: meta.atime(),
+            tv_nsec: meta.atime_nsec(),
+        },
+        last_modification: Timespec {
+            tv_sec: meta.mtime(),
+            tv_nsec: meta.mtime_nsec(),
+        },
     };
     futimens(output, &times).at("set the time of", to)?;
     fchmod(output, Mode::from_raw_mode(meta.mode() & 0o777)).at("set the mode of", to)
@@ -68,11 +89,21 @@ pub fn copy_with_permission(from: &Path, to: &Path, cancel: Cancel<'_>) -> Resul
 
 /// Copies what a scanner finds, links as links, and answers how many files and links that were
 /// (`FilePath$CopyRecursiveLocal`). A missing source is empty. Directories are created for their files only.
-pub fn copy_recursive(scanner: &DirScanner, from: &Path, to: &Path, cancel: Cancel<'_>) -> Result<u64> {
+pub fn copy_recursive(
+    scanner: &DirScanner,
+    from: &Path,
+    to: &Path,
+    cancel: Cancel<'_>,
+) -> Result<u64> {
     if !from.exists() {
         return Ok(0);
     }
-    let mut copier = Copier { to, count: 0, attributes: true, cancel };
+    let mut copier = Copier {
+        to,
+        count: 0,
+        attributes: true,
+        cancel,
+    };
     scanner.scan(from, &mut copier, cancel)?;
     Ok(copier.count)
 }
@@ -108,8 +139,10 @@ impl Visitor for Copier<'_> {
         }
         let target = self.target(relative)?;
         match copy_file(file, &target, self.attributes, self.cancel) {
-            Err(Error::Io { operation, source, .. })
-                if operation.starts_with("set the ") && source.kind() == io::ErrorKind::PermissionDenied =>
+            Err(Error::Io {
+                operation, source, ..
+            }) if operation.starts_with("set the ")
+                && source.kind() == io::ErrorKind::PermissionDenied =>
             {
                 tracing::info!(directory = %self.to.display(), "attributes can't be retained when copying; going on without");
                 self.attributes = false;
@@ -154,7 +187,10 @@ pub fn rename(from: &Path, to: &Path, cancel: Cancel<'_>) -> Result<()> {
         if fs::read_dir(from).at(OPERATION, from)?.next().is_some() {
             let source = io::Error::new(
                 io::ErrorKind::DirectoryNotEmpty,
-                format!("a directory with contents can't be moved to another file system, {}", to.display()),
+                format!(
+                    "a directory with contents can't be moved to another file system, {}",
+                    to.display()
+                ),
             );
             return Err(Error::io(OPERATION, from, source));
         }
@@ -216,15 +252,24 @@ mod tests {
         fs::create_dir(to.join("a")).unwrap();
         symlink("../victim", to.join("a/script")).unwrap();
 
-        assert_eq!(copy_recursive(&everything(), &from, &to, &go_on).unwrap(), 4);
+        assert_eq!(
+            copy_recursive(&everything(), &from, &to, &go_on).unwrap(),
+            4
+        );
         assert_eq!(fs::read_to_string(to.join("a/script")).unwrap(), "a/script");
         assert_eq!(mode(&to.join("a/script")).unwrap(), 0o751);
         assert_eq!(last_modified(&to.join("a/script")), 1_500_000_000_250);
         assert_eq!(fs::read_link(to.join("a/link")).unwrap(), Path::new("../b"));
-        assert_eq!(fs::read_link(to.join("dangling")).unwrap(), Path::new("nowhere"));
+        assert_eq!(
+            fs::read_link(to.join("dangling")).unwrap(),
+            Path::new("nowhere")
+        );
         assert_eq!(fs::read_to_string(to.join("victim")).unwrap(), "victim");
         assert!(!to.join("empty").exists());
-        assert_eq!(copy_recursive(&everything(), &temp.path().join("no"), &to, &go_on).unwrap(), 0);
+        assert_eq!(
+            copy_recursive(&everything(), &temp.path().join("no"), &to, &go_on).unwrap(),
+            0
+        );
     }
 
     #[test]
@@ -243,10 +288,16 @@ mod tests {
         let at = |name: &str| temp.path().join(name);
         rename(&at("d"), &at("e"), &go_on).unwrap();
         assert!(at("e/x").exists());
-        assert_eq!(rename(&at("f"), &at("g"), &go_on).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            rename(&at("f"), &at("g"), &go_on).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
         assert_eq!(fs::read_to_string(at("g")).unwrap(), "g");
         let error = rename(&at("missing"), &at("h"), &go_on).unwrap_err();
-        assert_eq!((error.kind(), error.path()), (io::ErrorKind::NotFound, Some(&*at("missing"))));
+        assert_eq!(
+            (error.kind(), error.path()),
+            (io::ErrorKind::NotFound, Some(&*at("missing")))
+        );
     }
 
     #[test]

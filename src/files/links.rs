@@ -16,7 +16,14 @@ const TMP_DIR_SUFFIX: &str = "@tmp";
 pub fn read_link(file: &Path) -> Result<Option<PathBuf>> {
     match fs::read_link(file) {
         Ok(target) => Ok(Some(target)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error).at("read link", file),
     }
 }
@@ -30,7 +37,9 @@ pub fn create_symlink(link: &Path, target: &Path) -> Result<()> {
         match fs::symlink_metadata(link) {
             Ok(meta) if meta.is_dir() => fs::remove_dir(link).at("replace directory", link)?,
             Ok(_) => match fs::remove_file(link) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("replace", link),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).at("replace", link);
+                }
                 _ => {}
             },
             Err(_) => {}
@@ -69,7 +78,9 @@ fn is_tmp_dir(file: &Path) -> bool {
 
 /// `FilePath.doesFileAncestorMatch`.
 fn ancestor_matches(file: &Path, root: Option<&Path>, matches: fn(&Path) -> bool) -> bool {
-    let Some(root) = root.and_then(|root| fs::canonicalize(root).ok()) else { return false };
+    let Some(root) = root.and_then(|root| fs::canonicalize(root).ok()) else {
+        return false;
+    };
     for path in file.ancestors() {
         match fs::canonicalize(path) {
             Ok(real) if real == root => return false,
@@ -170,10 +181,17 @@ mod tests {
             ("dangling", false),
             ("new/../../other", false),
         ] {
-            assert_eq!(is_descendant(&root, Path::new(child)).unwrap(), expected, "{child:?}");
+            assert_eq!(
+                is_descendant(&root, Path::new(child)).unwrap(),
+                expected,
+                "{child:?}"
+            );
         }
         assert!(!is_descendant(&temp.path().join("none"), Path::new("x")).unwrap());
-        assert_eq!(is_descendant(&root, Path::new("/x")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(
+            is_descendant(&root, Path::new("/x")).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 
     #[test]
@@ -183,7 +201,10 @@ mod tests {
         for name in ["new", "file", "empty", "new"] {
             let link = temp.path().join(name);
             create_symlink(&link, Path::new("../some where")).unwrap();
-            assert_eq!(read_link(&link).unwrap().unwrap(), Path::new("../some where"));
+            assert_eq!(
+                read_link(&link).unwrap().unwrap(),
+                Path::new("../some where")
+            );
         }
         assert!(create_symlink(&temp.path().join("full"), Path::new("x")).is_err());
         assert_eq!(read_link(&temp.path().join("full/x")).unwrap(), None);
