@@ -301,6 +301,41 @@ mod tests {
     }
 
     #[test]
+    fn renames_across_file_systems() {
+        let here = tempfile::tempdir().unwrap();
+        let Ok(there) = tempfile::tempdir_in("/dev/shm") else {
+            return;
+        };
+        if fs::metadata(here.path()).unwrap().dev() == fs::metadata(there.path()).unwrap().dev() {
+            return;
+        }
+        tree(here.path(), &["f", "full/x", "empty/"]);
+        symlink("f", here.path().join("link")).unwrap();
+        set_last_modified(&here.path().join("f"), 1_500_000_000_000).unwrap();
+        for name in ["f", "link", "empty"] {
+            rename(&here.path().join(name), &there.path().join(name), &go_on).unwrap();
+            assert!(
+                fs::symlink_metadata(here.path().join(name)).is_err(),
+                "{name}"
+            );
+        }
+        assert_eq!(last_modified(&there.path().join("f")), 1_500_000_000_000);
+        assert_eq!(
+            fs::read_link(there.path().join("link")).unwrap(),
+            Path::new("f")
+        );
+        assert!(there.path().join("empty").is_dir());
+        let error = rename(
+            &here.path().join("full"),
+            &there.path().join("full"),
+            &go_on,
+        )
+        .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::DirectoryNotEmpty);
+        assert!(here.path().join("full/x").exists());
+    }
+
+    #[test]
     fn moves_children_up() {
         let temp = tempfile::tempdir().unwrap();
         tree(temp.path(), &["jdk/jdk/release", "jdk/bin/java"]);

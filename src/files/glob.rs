@@ -212,6 +212,35 @@ impl Default for Options {
     }
 }
 
+/// The files that match comma separated patterns, as `FilePath.list(includes, excludes, defaultExcludes)` answers them.
+///
+/// Unlike elsewhere, includes that begin like an absolute path are an error.
+pub fn list(
+    dir: &Path,
+    includes: &str,
+    excludes: Option<&str>,
+    default_excludes: bool,
+    cancel: Cancel<'_>,
+) -> Result<Vec<PathBuf>> {
+    let bytes = includes.as_bytes();
+    let drive = matches!(bytes, [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
+    if drive || includes.starts_with('/') {
+        return Err(Error::Argument(format!(
+            "Expecting Ant GLOB pattern, but saw '{includes}'. \
+             See https://ant.apache.org/manual/Types/fileset.html for syntax"
+        )));
+    }
+    Glob::new(
+        includes,
+        excludes,
+        Options {
+            default_excludes,
+            ..Options::default()
+        },
+    )
+    .list(dir, cancel)
+}
+
 /// What a scan found.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found<'a> {
@@ -311,7 +340,7 @@ impl Glob {
         })
     }
 
-    /// [`Glob::scan`] into a list (`FilePath.glob`).
+    /// [`Glob::scan`] into a list.
     pub fn list(&self, dir: &Path, cancel: Cancel<'_>) -> Result<Vec<PathBuf>> {
         let mut names = Vec::new();
         self.scan(dir, cancel, &mut |name| {
@@ -717,6 +746,31 @@ mod tests {
         ] {
             let parts: Vec<&str> = dir.split('/').collect();
             assert_eq!(glob.enters(&parts), enters, "{dir}");
+        }
+    }
+
+    #[test]
+    fn a_list_needs_relative_patterns() {
+        let temp = tempfile::tempdir().unwrap();
+        tree(temp.path(), &["a.txt", "b~"]);
+        assert_eq!(
+            list(temp.path(), "*", None, true, &go_on).unwrap(),
+            [Path::new("a.txt")]
+        );
+        assert_eq!(
+            list(temp.path(), "*", Some("a*"), false, &go_on).unwrap(),
+            [Path::new("b~")]
+        );
+        for pattern in ["/tmp/*", "C:\\x", "d:/x"] {
+            let message = list(temp.path(), pattern, None, true, &go_on)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                message.starts_with(&format!(
+                    "Expecting Ant GLOB pattern, but saw '{pattern}'. See "
+                )),
+                "{message}"
+            );
         }
     }
 

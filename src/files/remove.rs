@@ -14,7 +14,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -293,7 +293,7 @@ fn empty(top: OwnedFd, top_path: &Path, cancel: Cancel<'_>, failures: &mut Failu
     Ok(())
 }
 
-fn remove_dir(parent: &OwnedFd, name: &OsStr, path: &PathBuf, failures: &mut Failures) {
+fn remove_dir(parent: &OwnedFd, name: &OsStr, path: &Path, failures: &mut Failures) {
     if let Err(error) = unlink(parent.as_fd(), name, true) {
         failures.add(DELETE, path, error);
     }

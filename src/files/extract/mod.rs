@@ -2,8 +2,9 @@
 //!
 //! **Nothing is written outside of the directory that is extracted to.** Every component of a name is opened from its
 //! parent's descriptor without following links, so neither `..`, nor an absolute name, nor a link, be it from the
-//! archive or already there, nor a directory that is exchanged meanwhile leads elsewhere. Core (2.555 and later) checks
-//! that on controllers and lets agents write through links; here it is refused everywhere.
+//! archive or already there, nor a directory that is exchanged meanwhile leads elsewhere. Core, since CVE-2026-33001,
+//! refuses to write through links on controllers only, and takes absolute names as relative ones; here both are refused
+//! everywhere, and so is any `..`.
 //!
 //! As in core, a link's target is not looked at when it is created: it may point anywhere, but nothing is written
 //! through it. Directories get neither mode nor time, files get both. An existing file is overwritten; an existing link
