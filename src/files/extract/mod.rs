@@ -7,8 +7,8 @@
 //! everywhere, and so is any `..`.
 //!
 //! As in core, a link's target is not looked at when it is created: it may point anywhere, but nothing is written
-//! through it. Directories get neither mode nor time, files get both. An existing file is overwritten; an existing link
-//! is replaced.
+//! through it. Directories get neither mode nor time, files get both. An existing file is overwritten; a link, a file
+//! with other names and (where Java fails) one that can't be written is replaced.
 
 mod root;
 mod tar_reader;

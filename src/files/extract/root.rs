@@ -84,8 +84,8 @@ impl Root {
                         return Ok((path, fd.into()));
                     }
                 }
-                // A link, a pipe that nobody reads, a program that runs.
-                Err(Errno::LOOP | Errno::NXIO | Errno::TXTBSY) => {}
+                // A link, a pipe that nobody reads, a program that runs, a read-only file.
+                Err(Errno::LOOP | Errno::NXIO | Errno::TXTBSY | Errno::ACCESS) => {}
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(error).at("open", &path),
             }
