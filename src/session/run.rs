@@ -21,6 +21,8 @@ use crate::transport::{Cause, ConnectError, Protocol};
 const ORDERLY: u8 = 0;
 /// Failed for a reason without a code of its own.
 const FAILED: u8 = 1;
+/// A connection that lasts this long was a good one.
+const SETTLED: Duration = Duration::from_secs(60);
 /// Most threads that calls may hold at a time; further calls wait for one.
 const MAX_BLOCKING_THREADS: usize = 256;
 
@@ -69,12 +71,17 @@ async fn session(config: Config) -> u8 {
             Ok(connection) => {
                 life.connected_once = true;
                 life.without_since = None;
-                life.backoff = Backoff::default();
+                let since = Instant::now();
                 let agent = Arc::new(life.agent(connection.peer.protocol));
                 let reason = serve(connection, &agent, Liveness::default(), &mut stop).await;
                 match life.ended(&reason, &agent, *stop.borrow()) {
                     Some(code) => return code,
-                    None => continue,
+                    // A controller that takes the connection and soon drops it is not to be stormed.
+                    None if since.elapsed() < SETTLED => life.backoff.next(false, random()),
+                    None => {
+                        life.backoff = Backoff::default();
+                        life.backoff.next(false, random())
+                    }
                 }
             }
             Err(error) => match life.failed(&error) {
