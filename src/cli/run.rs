@@ -12,6 +12,7 @@ use crate::REMOTING_VERSION;
 use crate::session::config::Transport;
 use crate::session::last_words::{self, last_words};
 use crate::session::milestones;
+use crate::transport::ExitCode as ConnectCode;
 
 /// Failed, for a reason without a code of its own.
 pub const FAILED: u8 = 1;
@@ -50,12 +51,17 @@ pub fn main() -> ExitCode {
         Ok(Action::Exec(command)) => exec(&command),
         Ok(Action::Demo(arguments)) => demo(&arguments),
         Ok(Action::Decode(arguments)) => decode(&arguments),
-        Ok(Action::Help) => print(&help::text(&[])),
+        Ok(Action::Help) => print(&help()),
         Ok(Action::Version { own: false }) => print(&format!("{REMOTING_VERSION}\n")),
         Ok(Action::Version { own: true }) => {
             print(&format!("agent {} (remoting {REMOTING_VERSION})\n", env!("CARGO_PKG_VERSION")))
         }
     }
+}
+
+fn help() -> String {
+    let codes: Vec<_> = ConnectCode::ALL.iter().map(|(code, what)| (code.code(), *what)).collect();
+    help::text(&codes)
 }
 
 fn read_file(path: &Path) -> std::io::Result<String> {

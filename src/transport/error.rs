@@ -342,6 +342,29 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
+    /// All codes with what each says, for the help text.
+    pub const ALL: &[(ExitCode, &str)] = &[
+        (ExitCode::Configuration, "an option or variable makes no sense"),
+        (ExitCode::Dns, "the host name can't be resolved"),
+        (ExitCode::Refused, "nothing listens there"),
+        (ExitCode::TimedOut, "no answer in time"),
+        (ExitCode::Unreachable, "no route"),
+        (ExitCode::Tls, "TLS failed or a certificate isn't trusted"),
+        (ExitCode::Proxy, "a proxy failed or refused"),
+        (ExitCode::Http, "an HTTP status other than the one needed"),
+        (ExitCode::NotJenkins, "what answers isn't Jenkins"),
+        (ExitCode::AgentPortDisabled, "the TCP port for agents is off"),
+        (ExitCode::ProtocolNotOffered, "JNLP4-connect is off"),
+        (ExitCode::RemotingTooOld, "the controller wants a newer remoting"),
+        (ExitCode::Rejected, "wrong secret, or no such agent"),
+        (ExitCode::AlreadyConnected, "an agent of that name is connected"),
+        (ExitCode::IdentityMismatch, "another controller than the expected one"),
+        (ExitCode::TryLater, "refused in words that we don't know"),
+        (ExitCode::Protocol, "an answer that the protocol does not allow"),
+        (ExitCode::Closed, "closed without a reason"),
+        (ExitCode::Io, "another failure of the operating system's"),
+    ];
+
     /// The number for `std::process::exit`.
     pub fn code(self) -> u8 {
         self as u8
