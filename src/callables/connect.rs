@@ -18,17 +18,6 @@ const fn remoting(class: &'static str, run: Run) -> Entry {
     Entry { class, owner: "remoting", run }
 }
 
-/// Callables that do nothing but call another, by the field that holds it. An agent calls that one instead.
-///
-/// `Queue$LockedHRCallable` takes a lock that only a controller has; `OTelDelegatingCallable` sets a trace context.
-pub const WRAPPERS: &[(&str, &str)] = &[
-    ("hudson.model.Queue$LockedHRCallable", "delegate"),
-    (
-        "io.jenkins.plugins.opentelemetry.jenkins.OpenTelemetryTraceContextPropagatorFileCallableWrapperFactory$OTelDelegatingCallable",
-        "callable",
-    ),
-];
-
 /// The callables of this module.
 pub const ENTRIES: &[Entry] = &[
     core("hudson.slaves.SlaveComputer$SlaveVersion", Run::Inline(|call| Ok(call.string(REMOTING_VERSION)))),

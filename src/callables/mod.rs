@@ -7,18 +7,17 @@
 mod call;
 pub mod connect;
 pub mod diagnostics;
+mod dispatch;
 pub mod environment;
 pub mod monitors;
 pub mod plugins;
 #[cfg(test)]
 mod recorded;
-mod throw;
 mod version;
 
+pub use crate::channel::{Throw, ThrowClass, plain};
 pub use call::{Agent, Call, Exported, Outcome, Reply};
-pub use throw::{Throw, ThrowClass, plain};
-
-pub(crate) use throw::proxy_exception;
+pub use dispatch::{dispatch, find};
 
 /// How a callable is run.
 #[derive(Clone, Copy)]
@@ -41,3 +40,7 @@ pub struct Entry {
     /// What runs it.
     pub run: Run,
 }
+
+/// All that this agent executes natively.
+pub const TABLES: &[&[Entry]] =
+    &[connect::ENTRIES, monitors::ENTRIES, environment::ENTRIES, diagnostics::ENTRIES, plugins::ENTRIES];
