@@ -76,17 +76,40 @@ pub(crate) fn answer(callable: &str) -> Graph {
 
 /// What this agent answers to the first recorded request for a callable.
 pub(crate) async fn replay(agent: &Arc<Agent>, callable: &str) -> Graph {
+    returned(execute(agent, find(callable).0.encode().into()).await.root().unwrap())
+}
+
+/// What this agent answers to a callable that was not recorded: a graph that `build` adds it to. `Err` is the class of
+/// an exception.
+pub(crate) async fn ask(agent: &Arc<Agent>, build: impl FnOnce(&mut Graph) -> NodeId) -> Result<Graph, String> {
+    let mut callable = Graph::default();
+    let root = build(&mut callable);
+    let mut graph = Graph::default();
+    let request = graph.byte_array(callable.encode_one(Some(root)));
+    let desc = graph.serializable("hudson.remoting.UserRequest", 1, &[("id", "I"), ("request", "[B")], None);
+    let command = graph.object(desc).set("id", Value::Int(1)).set_ref("request", request).build();
+    let response = execute(agent, graph.encode_one(Some(command))).await;
+    let value = response.root().unwrap().require("returnValue").unwrap();
+    if value.is("hudson.remoting.UserRequest$ExceptionResponse") {
+        let exception = decode(value.require("rawResponse").unwrap().byte_array().unwrap());
+        return Err(exception.root().unwrap().class_name().into_owned());
+    }
+    Ok(returned(response.root().unwrap()))
+}
+
+/// The response to a command, of a channel of its own.
+async fn execute(agent: &Arc<Agent>, command: Bytes) -> Graph {
     let channel = Channel::new(Instant::now(), Capability::OURS, Liveness::default());
     let agent = agent.clone();
     let link = Link::new(channel, Box::new(move |incoming| dispatch(&agent, incoming)));
-    link.receive(Instant::now(), find(callable).0.encode().into());
+    link.receive(Instant::now(), command);
     let mut commands = Vec::new();
     loop {
         assert!(link.transmit(1, &mut commands).await, "{:?}", link.close_reason());
         for command in commands.drain(..) {
             let command = decode(command);
             if command.root().unwrap().is("hudson.remoting.Response") {
-                return returned(command.root().unwrap());
+                return command;
             }
         }
     }
