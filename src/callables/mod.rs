@@ -5,7 +5,15 @@
 //! It never sees a socket, a frame or another call.
 
 mod call;
+pub mod connect;
+pub mod diagnostics;
 mod dispatch;
+pub mod environment;
+pub mod monitors;
+pub mod plugins;
+#[cfg(test)]
+mod recorded;
+mod version;
 
 pub use crate::channel::{Throw, ThrowClass, plain};
 pub use call::{Agent, Call, Exported, Outcome, Reply};
@@ -34,4 +42,5 @@ pub struct Entry {
 }
 
 /// All that this agent executes natively.
-pub const TABLES: &[&[Entry]] = &[];
+pub const TABLES: &[&[Entry]] =
+    &[connect::ENTRIES, monitors::ENTRIES, environment::ENTRIES, diagnostics::ENTRIES, plugins::ENTRIES];
