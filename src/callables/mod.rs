@@ -5,12 +5,11 @@
 //! It never sees a socket, a frame or another call.
 
 mod call;
-mod throw;
+mod dispatch;
 
+pub use crate::channel::{Throw, ThrowClass, plain};
 pub use call::{Agent, Call, Exported, Outcome, Reply};
-pub use throw::{Throw, ThrowClass, plain};
-
-pub(crate) use throw::proxy_exception;
+pub use dispatch::{dispatch, find};
 
 /// How a callable is run.
 #[derive(Clone, Copy)]
@@ -33,3 +32,6 @@ pub struct Entry {
     /// What runs it.
     pub run: Run,
 }
+
+/// All that this agent executes natively.
+pub const TABLES: &[&[Entry]] = &[];

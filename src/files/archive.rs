@@ -67,19 +67,11 @@ struct Gate<W> {
 
 impl<W: Write> Write for Gate<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if self.shut.load(Ordering::Relaxed) {
-            Ok(data.len())
-        } else {
-            self.out.write(data)
-        }
+        if self.shut.load(Ordering::Relaxed) { Ok(data.len()) } else { self.out.write(data) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.shut.load(Ordering::Relaxed) {
-            Ok(())
-        } else {
-            self.out.flush()
-        }
+        if self.shut.load(Ordering::Relaxed) { Ok(()) } else { self.out.flush() }
     }
 }
 
@@ -128,61 +120,37 @@ impl<'a, W: Write> TarArchiver<'a, W> {
     /// An archive that is written to `out`.
     pub fn new(out: W, compression: Compression, cancel: Cancel<'a>) -> TarArchiver<'a, W> {
         let shutter = Shutter(Arc::default());
-        let gate = Gate {
-            out,
-            shut: shutter.0.clone(),
-        };
+        let gate = Gate { out, shut: shutter.0.clone() };
         let sink = match compression {
             Compression::None => Sink::Plain(BufWriter::with_capacity(BUFFER, gate)),
-            Compression::Gzip => Sink::Gzip(Box::new(GzEncoder::new(
-                gate,
-                flate2::Compression::default(),
-            ))),
+            Compression::Gzip => Sink::Gzip(Box::new(GzEncoder::new(gate, flate2::Compression::default()))),
         };
-        TarArchiver {
-            shutter,
-            tar: TarWriter::new(sink),
-            buffer: vec![0; BUFFER],
-            entries: 0,
-            cancel,
-        }
+        TarArchiver { shutter, tar: TarWriter::new(sink), buffer: vec![0; BUFFER], entries: 0, cancel }
     }
 
     /// Completes the archive; answers the stream and the number of entries (`Archiver.countEntries`).
     pub fn finish(self) -> Result<(W, u64)> {
-        let TarArchiver {
-            shutter,
-            tar,
-            entries,
-            ..
-        } = self;
-        let sink = tar
-            .finish()
-            .map_err(|error| Error::stream(WRITE_TAR, error))?;
+        let TarArchiver { shutter, tar, entries, .. } = self;
+        let sink = tar.finish().map_err(|error| Error::stream(WRITE_TAR, error))?;
         let gate = match sink {
             Sink::Plain(out) => out.into_inner().map_err(io::IntoInnerError::into_error),
             Sink::Gzip(out) => out.finish(),
         };
         let mut gate = gate.map_err(|error| Error::stream(WRITE_TAR, error))?;
-        gate.flush()
-            .map_err(|error| Error::stream(WRITE_TAR, error))?;
+        gate.flush().map_err(|error| Error::stream(WRITE_TAR, error))?;
         drop(shutter);
         Ok((gate.out, entries))
     }
 
     fn header(&mut self, header: &Header<'_>) -> Result<()> {
-        self.tar
-            .header(header)
-            .map_err(|error| Error::stream(WRITE_TAR, error))
+        self.tar.header(header).map_err(|error| Error::stream(WRITE_TAR, error))
     }
 
     fn contents(&mut self, file: &Path, mut input: impl Read, size: u64) -> Result<()> {
         let mut left = size;
         while left > 0 {
             check(self.cancel, "archive", file)?;
-            let want = usize::try_from(left)
-                .unwrap_or(usize::MAX)
-                .min(self.buffer.len());
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
             let got = match input.read(&mut self.buffer[..want]) {
                 Ok(0) => {
                     return Err(Error::Changed(format!(
@@ -195,14 +163,10 @@ impl<'a, W: Write> TarArchiver<'a, W> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Error::io("read", file, error)),
             };
-            self.tar
-                .data(&self.buffer[..got])
-                .map_err(|error| Error::stream(WRITE_TAR, error))?;
+            self.tar.data(&self.buffer[..got]).map_err(|error| Error::stream(WRITE_TAR, error))?;
             left -= got as u64;
         }
-        self.tar
-            .pad()
-            .map_err(|error| Error::stream(WRITE_TAR, error))
+        self.tar.pad().map_err(|error| Error::stream(WRITE_TAR, error))
     }
 }
 
@@ -219,25 +183,11 @@ impl<W: Write> Visitor for TarArchiver<'_, W> {
         if meta.is_dir() {
             name.push(b'/');
             let (mode, mtime) = (meta.mode() & 0o777, meta.mtime());
-            self.header(&Header {
-                kind: Kind::Directory,
-                name: &name,
-                link: b"",
-                mode,
-                mtime,
-                size: 0,
-            })?;
+            self.header(&Header { kind: Kind::Directory, name: &name, link: b"", mode, mtime, size: 0 })?;
         } else {
             let (input, meta) = open_regular(file, &meta, false)?;
             let (mode, mtime, size) = (meta.mode() & 0o777, meta.mtime(), meta.len());
-            self.header(&Header {
-                kind: Kind::File,
-                name: &name,
-                link: b"",
-                mode,
-                mtime,
-                size,
-            })?;
+            self.header(&Header { kind: Kind::File, name: &name, link: b"", mode, mtime, size })?;
             self.contents(file, input, size)?;
         }
         self.entries += 1;
@@ -264,35 +214,21 @@ impl<W: Write> Visitor for TarArchiver<'_, W> {
 /// `TarEntry.normalizeFileName`: names in an archive don't begin with `/`.
 fn entry_name(relative: &Path) -> Vec<u8> {
     let bytes = relative.as_os_str().as_bytes();
-    let start = bytes
-        .iter()
-        .position(|&byte| byte != b'/')
-        .unwrap_or(bytes.len());
+    let start = bytes.iter().position(|&byte| byte != b'/').unwrap_or(bytes.len());
     bytes[start..].to_vec()
 }
 
 /// Opens what has contents. A named pipe or device would block or never end.
 fn open_regular(file: &Path, meta: &fs::Metadata, no_follow: bool) -> Result<(File, fs::Metadata)> {
     let special = || {
-        Error::io(
-            "archive",
-            file,
-            io::Error::new(
-                io::ErrorKind::Unsupported,
-                "neither a file, a directory nor a link",
-            ),
-        )
+        Error::io("archive", file, io::Error::new(io::ErrorKind::Unsupported, "neither a file, a directory nor a link"))
     };
     if !meta.is_file() && !meta.is_symlink() {
         return Err(special());
     }
     let mut flags = OFlags::NONBLOCK;
     flags.set(OFlags::NOFOLLOW, no_follow);
-    let input = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(file)
-        .at("open", file)?;
+    let input = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(file).at("open", file)?;
     let meta = input.metadata().at("open", file)?;
     if !meta.is_file() {
         return Err(special());
@@ -324,37 +260,20 @@ impl<'a, W: Write> ZipArchiver<'a, W> {
     /// With `no_follow` a file that is a link is an error (`LinkOption.NOFOLLOW_LINKS`).
     pub fn new(out: W, prefix: &str, no_follow: bool, cancel: Cancel<'a>) -> ZipArchiver<'a, W> {
         let shutter = Shutter(Arc::default());
-        let gate = Gate {
-            out,
-            shut: shutter.0.clone(),
-        };
+        let gate = Gate { out, shut: shutter.0.clone() };
         let mut prefix = prefix.trim().to_owned();
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
         }
         let zip = ZipWriter::new_stream(gate);
-        ZipArchiver {
-            shutter,
-            zip,
-            prefix,
-            no_follow,
-            buffer: vec![0; BUFFER],
-            entries: 0,
-            cancel,
-        }
+        ZipArchiver { shutter, zip, prefix, no_follow, buffer: vec![0; BUFFER], entries: 0, cancel }
     }
 
     /// Completes the archive; answers the stream and the number of entries.
     pub fn finish(self) -> Result<(W, u64)> {
-        let ZipArchiver {
-            shutter,
-            zip,
-            entries,
-            ..
-        } = self;
+        let ZipArchiver { shutter, zip, entries, .. } = self;
         let mut gate = zip.finish().map_err(zip_error)?.into_inner();
-        gate.flush()
-            .map_err(|error| Error::stream(WRITE_ZIP, error))?;
+        gate.flush().map_err(|error| Error::stream(WRITE_ZIP, error))?;
         drop(shutter);
         Ok((gate.out, entries))
     }
@@ -362,29 +281,19 @@ impl<'a, W: Write> ZipArchiver<'a, W> {
 
 impl<W: Write> Visitor for ZipArchiver<'_, W> {
     fn visit(&mut self, file: &Path, relative: &Path) -> Result<()> {
-        let name = format!(
-            "{}{}",
-            self.prefix,
-            relative.to_string_lossy().replace('\\', "/")
-        );
+        let name = format!("{}{}", self.prefix, relative.to_string_lossy().replace('\\', "/"));
         let meta = fs::metadata(file).at("archive", file)?;
         if meta.is_dir() {
-            self.zip
-                .add_directory(name, options(&meta)?)
-                .map_err(zip_error)?;
+            self.zip.add_directory(name, options(&meta)?).map_err(zip_error)?;
         } else {
             let (mut input, meta) = open_regular(file, &meta, self.no_follow)?;
-            self.zip
-                .start_file(name, options(&meta)?)
-                .map_err(zip_error)?;
+            self.zip.start_file(name, options(&meta)?).map_err(zip_error)?;
             loop {
                 check(self.cancel, "archive", file)?;
                 match input.read(&mut self.buffer) {
                     Ok(0) => break,
                     Ok(got) => {
-                        self.zip
-                            .write_all(&self.buffer[..got])
-                            .map_err(|error| Error::stream(WRITE_ZIP, error))?;
+                        self.zip.write_all(&self.buffer[..got]).map_err(|error| Error::stream(WRITE_ZIP, error))?;
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(Error::io("read", file, error)),
@@ -407,9 +316,7 @@ fn options(meta: &fs::Metadata) -> Result<FullFileOptions<'static, 'static>> {
     if let Ok(seconds) = i32::try_from(meta.mtime()) {
         let mut field = vec![1];
         field.extend(seconds.to_le_bytes());
-        options
-            .add_extra_field(EXTENDED_TIMESTAMP, field, false)
-            .map_err(zip_error)?;
+        options.add_extra_field(EXTENDED_TIMESTAMP, field, false).map_err(zip_error)?;
     }
     Ok(options)
 }
@@ -425,16 +332,11 @@ fn dos_time(seconds: i64) -> DateTime {
     // Years that begin in March, in eras of 400.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let civil = u16::try_from(year).ok().and_then(|year| {
         DateTime::from_date_and_time(

@@ -6,27 +6,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use md5::{Digest, Md5};
-use rustix::fs::{
-    AtFlags, CWD, Mode, Timespec, Timestamps, UTIME_OMIT, chmod as set_mode, statvfs, utimensat,
-};
+use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps, UTIME_OMIT, chmod as set_mode, statvfs, utimensat};
 
 use super::{At, BUFFER, Cancel, Error, Result, check};
 
 /// When a file was last changed, in milliseconds since 1970; 0 if it does not exist or can't be looked at
 /// (`File.lastModified`).
 pub fn last_modified(file: &Path) -> i64 {
-    fs::metadata(file).map_or(0, |meta| {
-        meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000
-    })
+    fs::metadata(file).map_or(0, |meta| meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000)
 }
 
 /// Sets when a file was last changed, in milliseconds since 1970 (`File.setLastModified`).
 pub fn set_last_modified(file: &Path, milliseconds: i64) -> Result<()> {
     let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec {
             tv_sec: milliseconds.div_euclid(1000),
             tv_nsec: milliseconds.rem_euclid(1000) * 1_000_000,
@@ -38,11 +31,7 @@ pub fn set_last_modified(file: &Path, milliseconds: i64) -> Result<()> {
 /// Creates a file if it does not exist and sets when it was changed (`FilePath$Touch`).
 pub fn touch(file: &Path, milliseconds: i64) -> Result<()> {
     if !file.exists() {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(file)
-            .at("create", file)?;
+        OpenOptions::new().append(true).create(true).open(file).at("create", file)?;
     }
     set_last_modified(file, milliseconds)
 }
@@ -81,11 +70,7 @@ pub fn md5_digest(file: &Path, cancel: Cancel<'_>) -> Result<String> {
             Err(error) => return Err(Error::io("read", file, error)),
         }
     }
-    Ok(digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The space of a file system, in bytes.
@@ -103,11 +88,7 @@ pub struct DiskSpace {
 pub fn disk_space(file: &Path) -> Result<DiskSpace> {
     let stat = statvfs(file).at("read the disk space of", file)?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    Ok(DiskSpace {
-        total: bytes(stat.f_blocks),
-        free: bytes(stat.f_bfree),
-        usable: bytes(stat.f_bavail),
-    })
+    Ok(DiskSpace { total: bytes(stat.f_blocks), free: bytes(stat.f_bfree), usable: bytes(stat.f_bavail) })
 }
 
 #[cfg(test)]
@@ -140,10 +121,7 @@ mod tests {
             chmod(&file, mask).unwrap();
             assert_eq!(mode(&file).unwrap(), expected);
         }
-        assert_eq!(
-            chmod(&file, 0o4755).unwrap_err().to_string(),
-            "Invalid mode: 2541"
-        );
+        assert_eq!(chmod(&file, 0o4755).unwrap_err().to_string(), "Invalid mode: 2541");
         assert!(mode(&temp.path().join("no")).is_err());
     }
 
@@ -152,10 +130,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("f");
         fs::write(&file, "The quick brown fox jumps over the lazy dog").unwrap();
-        assert_eq!(
-            md5_digest(&file, &go_on).unwrap(),
-            "9e107d9d372bb6826bd81d3542a419d6"
-        );
+        assert_eq!(md5_digest(&file, &go_on).unwrap(), "9e107d9d372bb6826bd81d3542a419d6");
         assert!(md5_digest(&file, &|| true).unwrap_err().is_interrupted());
     }
 

@@ -5,9 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, fchmod, futimens, renameat_with,
-};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, fchmod, futimens, renameat_with};
 use rustix::io::Errno;
 
 use super::links::{create_symlink, read_link};
@@ -20,18 +18,11 @@ const PORTION: u64 = 8 << 20;
 /// Copies a file over another or to where there is none (`Files.copy` with `REPLACE_EXISTING`); with its mode and times
 /// if so asked (`COPY_ATTRIBUTES`). The parent directory must exist. An existing link is replaced, not written through.
 pub fn copy_file(from: &Path, to: &Path, attributes: bool, cancel: Cancel<'_>) -> Result<()> {
-    let mut input = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits() as i32)
-        .open(from)
-        .at("open", from)?;
+    let mut input =
+        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(from).at("open", from)?;
     let meta = input.metadata().at("open", from)?;
     if !meta.is_file() {
-        return Err(Error::io(
-            "copy",
-            from,
-            io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"),
-        ));
+        return Err(Error::io("copy", from, io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
     }
     match fs::symlink_metadata(to) {
         Ok(there) if (there.dev(), there.ino()) == (meta.dev(), meta.ino()) => return Ok(()),
@@ -42,38 +33,23 @@ pub fn copy_file(from: &Path, to: &Path, attributes: bool, cancel: Cancel<'_>) -
     let mut output = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(if attributes {
-            meta.mode() & 0o777
-        } else {
-            0o666
-        })
+        .mode(if attributes { meta.mode() & 0o777 } else { 0o666 })
         .open(to)
         .at("create", to)?;
     loop {
         check(cancel, "copy", from)?;
         // Between files the standard library lets the kernel copy.
-        if io::copy(&mut Read::by_ref(&mut input).take(PORTION), &mut output).at("copy", from)? == 0
-        {
+        if io::copy(&mut Read::by_ref(&mut input).take(PORTION), &mut output).at("copy", from)? == 0 {
             break;
         }
     }
-    if attributes {
-        copy_attributes(&meta, &output, to)
-    } else {
-        Ok(())
-    }
+    if attributes { copy_attributes(&meta, &output, to) } else { Ok(()) }
 }
 
 fn copy_attributes(meta: &fs::Metadata, output: &File, to: &Path) -> Result<()> {
     let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: meta.atime(),
-            tv_nsec: meta.atime_nsec(),
-        },
-        last_modification: Timespec {
-            tv_sec: meta.mtime(),
-            tv_nsec: meta.mtime_nsec(),
-        },
+        last_access: Timespec { tv_sec: meta.atime(), tv_nsec: meta.atime_nsec() },
+        last_modification: Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() },
     };
     futimens(output, &times).at("set the time of", to)?;
     fchmod(output, Mode::from_raw_mode(meta.mode() & 0o777)).at("set the mode of", to)
@@ -89,21 +65,11 @@ pub fn copy_with_permission(from: &Path, to: &Path, cancel: Cancel<'_>) -> Resul
 
 /// Copies what a scanner finds, links as links, and answers how many files and links that were
 /// (`FilePath$CopyRecursiveLocal`). A missing source is empty. Directories are created for their files only.
-pub fn copy_recursive(
-    scanner: &DirScanner,
-    from: &Path,
-    to: &Path,
-    cancel: Cancel<'_>,
-) -> Result<u64> {
+pub fn copy_recursive(scanner: &DirScanner, from: &Path, to: &Path, cancel: Cancel<'_>) -> Result<u64> {
     if !from.exists() {
         return Ok(0);
     }
-    let mut copier = Copier {
-        to,
-        count: 0,
-        attributes: true,
-        cancel,
-    };
+    let mut copier = Copier { to, count: 0, attributes: true, cancel };
     scanner.scan(from, &mut copier, cancel)?;
     Ok(copier.count)
 }
@@ -139,10 +105,8 @@ impl Visitor for Copier<'_> {
         }
         let target = self.target(relative)?;
         match copy_file(file, &target, self.attributes, self.cancel) {
-            Err(Error::Io {
-                operation, source, ..
-            }) if operation.starts_with("set the ")
-                && source.kind() == io::ErrorKind::PermissionDenied =>
+            Err(Error::Io { operation, source, .. })
+                if operation.starts_with("set the ") && source.kind() == io::ErrorKind::PermissionDenied =>
             {
                 tracing::info!(directory = %self.to.display(), "attributes can't be retained when copying; going on without");
                 self.attributes = false;
@@ -187,10 +151,7 @@ pub fn rename(from: &Path, to: &Path, cancel: Cancel<'_>) -> Result<()> {
         if fs::read_dir(from).at(OPERATION, from)?.next().is_some() {
             let source = io::Error::new(
                 io::ErrorKind::DirectoryNotEmpty,
-                format!(
-                    "a directory with contents can't be moved to another file system, {}",
-                    to.display()
-                ),
+                format!("a directory with contents can't be moved to another file system, {}", to.display()),
             );
             return Err(Error::io(OPERATION, from, source));
         }
@@ -230,12 +191,7 @@ mod tests {
     use super::*;
 
     fn everything() -> DirScanner {
-        DirScanner::Glob {
-            includes: Some("**".into()),
-            excludes: None,
-            default_excludes: true,
-            follow_symlinks: true,
-        }
+        DirScanner::Glob { includes: Some("**".into()), excludes: None, default_excludes: true, follow_symlinks: true }
     }
 
     #[test]
@@ -252,24 +208,15 @@ mod tests {
         fs::create_dir(to.join("a")).unwrap();
         symlink("../victim", to.join("a/script")).unwrap();
 
-        assert_eq!(
-            copy_recursive(&everything(), &from, &to, &go_on).unwrap(),
-            4
-        );
+        assert_eq!(copy_recursive(&everything(), &from, &to, &go_on).unwrap(), 4);
         assert_eq!(fs::read_to_string(to.join("a/script")).unwrap(), "a/script");
         assert_eq!(mode(&to.join("a/script")).unwrap(), 0o751);
         assert_eq!(last_modified(&to.join("a/script")), 1_500_000_000_250);
         assert_eq!(fs::read_link(to.join("a/link")).unwrap(), Path::new("../b"));
-        assert_eq!(
-            fs::read_link(to.join("dangling")).unwrap(),
-            Path::new("nowhere")
-        );
+        assert_eq!(fs::read_link(to.join("dangling")).unwrap(), Path::new("nowhere"));
         assert_eq!(fs::read_to_string(to.join("victim")).unwrap(), "victim");
         assert!(!to.join("empty").exists());
-        assert_eq!(
-            copy_recursive(&everything(), &temp.path().join("no"), &to, &go_on).unwrap(),
-            0
-        );
+        assert_eq!(copy_recursive(&everything(), &temp.path().join("no"), &to, &go_on).unwrap(), 0);
     }
 
     #[test]
@@ -288,16 +235,34 @@ mod tests {
         let at = |name: &str| temp.path().join(name);
         rename(&at("d"), &at("e"), &go_on).unwrap();
         assert!(at("e/x").exists());
-        assert_eq!(
-            rename(&at("f"), &at("g"), &go_on).unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
+        assert_eq!(rename(&at("f"), &at("g"), &go_on).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(at("g")).unwrap(), "g");
         let error = rename(&at("missing"), &at("h"), &go_on).unwrap_err();
-        assert_eq!(
-            (error.kind(), error.path()),
-            (io::ErrorKind::NotFound, Some(&*at("missing")))
-        );
+        assert_eq!((error.kind(), error.path()), (io::ErrorKind::NotFound, Some(&*at("missing"))));
+    }
+
+    #[test]
+    fn renames_across_file_systems() {
+        let here = tempfile::tempdir().unwrap();
+        let Ok(there) = tempfile::tempdir_in("/dev/shm") else {
+            return;
+        };
+        if fs::metadata(here.path()).unwrap().dev() == fs::metadata(there.path()).unwrap().dev() {
+            return;
+        }
+        tree(here.path(), &["f", "full/x", "empty/"]);
+        symlink("f", here.path().join("link")).unwrap();
+        set_last_modified(&here.path().join("f"), 1_500_000_000_000).unwrap();
+        for name in ["f", "link", "empty"] {
+            rename(&here.path().join(name), &there.path().join(name), &go_on).unwrap();
+            assert!(fs::symlink_metadata(here.path().join(name)).is_err(), "{name}");
+        }
+        assert_eq!(last_modified(&there.path().join("f")), 1_500_000_000_000);
+        assert_eq!(fs::read_link(there.path().join("link")).unwrap(), Path::new("f"));
+        assert!(there.path().join("empty").is_dir());
+        let error = rename(&here.path().join("full"), &there.path().join("full"), &go_on).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::DirectoryNotEmpty);
+        assert!(here.path().join("full/x").exists());
     }
 
     #[test]

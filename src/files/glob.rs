@@ -73,16 +73,9 @@ impl Pattern {
         if text.ends_with('/') {
             text.push_str(DEEP);
         }
-        let parts: Vec<String> = text
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let parts: Vec<String> = text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
         let wild = text.contains(['*', '?']);
-        Pattern {
-            never: text.starts_with('/') || (!wild && parts.join("/") != text),
-            parts,
-        }
+        Pattern { never: text.starts_with('/') || (!wild && parts.join("/") != text), parts }
     }
 
     fn is_deep(&self) -> bool {
@@ -112,9 +105,7 @@ impl Pattern {
     /// Whether the pattern, as an exclude, covers all that is below the directory (`contentsExcluded`).
     fn covers_below<S: AsRef<str>>(&self, dir: &[S], case_sensitive: bool) -> bool {
         match self.parts.split_last() {
-            Some((last, head)) if last == DEEP && !self.never => {
-                match_path(head, dir, case_sensitive)
-            }
+            Some((last, head)) if last == DEEP && !self.never => match_path(head, dir, case_sensitive),
             _ => false,
         }
     }
@@ -204,12 +195,29 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            default_excludes: true,
-            case_sensitive: true,
-            follow_symlinks: true,
-        }
+        Options { default_excludes: true, case_sensitive: true, follow_symlinks: true }
     }
+}
+
+/// The files that match comma separated patterns, as `FilePath.list(includes, excludes, defaultExcludes)` answers them.
+///
+/// Unlike elsewhere, includes that begin like an absolute path are an error.
+pub fn list(
+    dir: &Path,
+    includes: &str,
+    excludes: Option<&str>,
+    default_excludes: bool,
+    cancel: Cancel<'_>,
+) -> Result<Vec<PathBuf>> {
+    let bytes = includes.as_bytes();
+    let drive = matches!(bytes, [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
+    if drive || includes.starts_with('/') {
+        return Err(Error::Argument(format!(
+            "Expecting Ant GLOB pattern, but saw '{includes}'. \
+             See https://ant.apache.org/manual/Types/fileset.html for syntax"
+        )));
+    }
+    Glob::new(includes, excludes, Options { default_excludes, ..Options::default() }).list(dir, cancel)
 }
 
 /// What a scan found.
@@ -235,17 +243,14 @@ impl Glob {
     pub fn new(includes: &str, excludes: Option<&str>, options: Options) -> Glob {
         let mut glob = Glob {
             includes: tokens(includes).map(Pattern::new).collect(),
-            excludes: excludes.map_or_else(Vec::new, |excludes| {
-                tokens(excludes).map(Pattern::new).collect()
-            }),
+            excludes: excludes.map_or_else(Vec::new, |excludes| tokens(excludes).map(Pattern::new).collect()),
             options,
         };
         if glob.includes.is_empty() {
             glob.includes.push(Pattern::new(DEEP));
         }
         if options.default_excludes {
-            glob.excludes
-                .extend(DEFAULT_EXCLUDES.into_iter().map(Pattern::new));
+            glob.excludes.extend(DEFAULT_EXCLUDES.into_iter().map(Pattern::new));
         }
         glob
     }
@@ -255,54 +260,32 @@ impl Glob {
         Glob {
             includes: vec![Pattern::new(pattern)],
             excludes: Vec::new(),
-            options: Options {
-                default_excludes: false,
-                case_sensitive,
-                follow_symlinks: true,
-            },
+            options: Options { default_excludes: false, case_sensitive, follow_symlinks: true },
         }
     }
 
     /// Whether a path, relative and with `/`, is selected.
     pub fn matches(&self, relative: &str) -> bool {
-        let parts: Vec<&str> = relative
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .collect();
+        let parts: Vec<&str> = relative.split('/').filter(|part| !part.is_empty()).collect();
         self.selects(&parts)
     }
 
     fn selects<S: AsRef<str>>(&self, path: &[S]) -> bool {
         let case = self.options.case_sensitive;
-        self.includes
-            .iter()
-            .any(|pattern| pattern.matches(path, case))
-            && !self
-                .excludes
-                .iter()
-                .any(|pattern| pattern.matches(path, case))
+        self.includes.iter().any(|pattern| pattern.matches(path, case))
+            && !self.excludes.iter().any(|pattern| pattern.matches(path, case))
     }
 
     fn enters<S: AsRef<str>>(&self, dir: &[S]) -> bool {
         let case = self.options.case_sensitive;
-        self.includes
-            .iter()
-            .any(|pattern| pattern.could_match_below(dir, case))
-            && !self
-                .excludes
-                .iter()
-                .any(|pattern| pattern.covers_below(dir, case))
+        self.includes.iter().any(|pattern| pattern.could_match_below(dir, case))
+            && !self.excludes.iter().any(|pattern| pattern.covers_below(dir, case))
     }
 
     /// Reports every selected file below `dir`, as a path relative to it, in the order of the paths' bytes.
     ///
     /// Fails if `dir` does not exist or is no directory, if the visitor fails, or when cancelled.
-    pub fn scan(
-        &self,
-        dir: &Path,
-        cancel: Cancel<'_>,
-        visit: &mut dyn FnMut(&Path) -> Result<()>,
-    ) -> Result<()> {
+    pub fn scan(&self, dir: &Path, cancel: Cancel<'_>, visit: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
         self.walk(dir, cancel, &mut |found| {
             if found.selected && !found.is_dir {
                 visit(found.relative)?;
@@ -311,7 +294,7 @@ impl Glob {
         })
     }
 
-    /// [`Glob::scan`] into a list (`FilePath.glob`).
+    /// [`Glob::scan`] into a list.
     pub fn list(&self, dir: &Path, cancel: Cancel<'_>) -> Result<Vec<PathBuf>> {
         let mut names = Vec::new();
         self.scan(dir, cancel, &mut |name| {
@@ -335,18 +318,10 @@ impl Glob {
         }
         let meta = fs::metadata(dir).at(OPERATION, dir)?;
         if !meta.is_dir() {
-            return Err(Error::io(
-                OPERATION,
-                dir,
-                io::Error::from(io::ErrorKind::NotADirectory),
-            ));
+            return Err(Error::io(OPERATION, dir, io::Error::from(io::ErrorKind::NotADirectory)));
         }
         let mut names: Vec<String> = Vec::new();
-        let base = Found {
-            relative: Path::new(""),
-            is_dir: true,
-            selected: self.selects(&names),
-        };
+        let base = Found { relative: Path::new(""), is_dir: true, selected: self.selects(&names) };
         if !visit(base)? {
             return Ok(());
         }
@@ -384,11 +359,7 @@ impl Glob {
                 }
             }
             let selected = self.selects(&names);
-            if !visit(Found {
-                relative: &relative,
-                is_dir,
-                selected,
-            })? {
+            if !visit(Found { relative: &relative, is_dir, selected })? {
                 return Ok(());
             }
             match children {
@@ -406,9 +377,7 @@ impl Glob {
 
 /// Java's `StringTokenizer(text, ",")` with each token trimmed as `String.trim` does.
 pub(crate) fn tokens(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',')
-        .filter(|token| !token.is_empty())
-        .map(|token| token.trim_matches(|c| c <= ' '))
+    text.split(',').filter(|token| !token.is_empty()).map(|token| token.trim_matches(|c| c <= ' '))
 }
 
 pub(crate) fn lossy(name: &std::ffi::OsStr) -> Cow<'_, str> {
@@ -433,24 +402,11 @@ fn entries(dir: &Path, follow: bool) -> io::Result<Vec<Entry>> {
         if is_link && !follow {
             continue;
         }
-        let is_dir = if is_link {
-            entry.path().is_dir()
-        } else {
-            kind.is_dir()
-        };
-        list.push(Entry {
-            name: entry.file_name(),
-            is_dir,
-            is_link,
-        });
+        let is_dir = if is_link { entry.path().is_dir() } else { kind.is_dir() };
+        list.push(Entry { name: entry.file_name(), is_dir, is_link });
     }
     fn key(entry: &Entry) -> impl Iterator<Item = u8> + '_ {
-        entry
-            .name
-            .as_bytes()
-            .iter()
-            .copied()
-            .chain(entry.is_dir.then_some(b'/'))
+        entry.name.as_bytes().iter().copied().chain(entry.is_dir.then_some(b'/'))
     }
     list.sort_unstable_by(|a, b| key(a).cmp(key(b)));
     Ok(list)
@@ -491,11 +447,7 @@ mod tests {
     use super::super::testing::{go_on, tree};
     use super::*;
 
-    const PLAIN: Options = Options {
-        default_excludes: false,
-        case_sensitive: true,
-        follow_symlinks: true,
-    };
+    const PLAIN: Options = Options { default_excludes: false, case_sensitive: true, follow_symlinks: true };
 
     fn matches(pattern: &str, path: &str) -> bool {
         Glob::new(pattern, None, PLAIN).matches(path)
@@ -505,76 +457,37 @@ mod tests {
     #[test]
     fn patterns_match_as_ants_do() {
         for (pattern, yes, no) in [
-            (
-                "*.java",
-                &[".java", "x.java", "FooBar.java"][..],
-                &["FooBar.xml", "a/x.java"][..],
-            ),
+            ("*.java", &[".java", "x.java", "FooBar.java"][..], &["FooBar.xml", "a/x.java"][..]),
             ("?.java", &["x.java", "A.java"], &[".java", "xyz.java"]),
             ("/?abc/*/*.java", &[], &["xabc/foobar/test.java"]),
-            (
-                "?abc/*/*.java",
-                &["xabc/foobar/test.java"],
-                &["abc/foobar/test.java", "xabc/test.java"],
-            ),
+            ("?abc/*/*.java", &["xabc/foobar/test.java"], &["abc/foobar/test.java", "xabc/test.java"]),
             (
                 "**/CVS/*",
-                &[
-                    "CVS/Repository",
-                    "org/apache/CVS/Entries",
-                    "org/apache/jakarta/tools/ant/CVS/Entries",
-                ],
+                &["CVS/Repository", "org/apache/CVS/Entries", "org/apache/jakarta/tools/ant/CVS/Entries"],
                 &["org/apache/CVS/foo/bar/Entries"],
             ),
             (
                 "org/apache/jakarta/**",
-                &[
-                    "org/apache/jakarta/tools/ant/docs/index.html",
-                    "org/apache/jakarta/test.xml",
-                    "org/apache/jakarta",
-                ],
+                &["org/apache/jakarta/tools/ant/docs/index.html", "org/apache/jakarta/test.xml", "org/apache/jakarta"],
                 &["org/apache/xyz.java"],
             ),
             (
                 "org/apache/**/CVS/*",
-                &[
-                    "org/apache/CVS/Entries",
-                    "org/apache/jakarta/tools/ant/CVS/Entries",
-                ],
+                &["org/apache/CVS/Entries", "org/apache/jakarta/tools/ant/CVS/Entries"],
                 &["org/apache/CVS/foo/bar/Entries"],
             ),
-            (
-                "**/test/**",
-                &["test", "a/test", "test/b", "a/test/b/c"],
-                &["a/testb", "atest/x"],
-            ),
-            (
-                "**/test/**/XYZ*",
-                &["abc/test/def/ghi/XYZ123", "test/XYZ"],
-                &["XYZ123", "abc/test/x/aXYZ"],
-            ),
+            ("**/test/**", &["test", "a/test", "test/b", "a/test/b/c"], &["a/testb", "atest/x"]),
+            ("**/test/**/XYZ*", &["abc/test/def/ghi/XYZ123", "test/XYZ"], &["XYZ123", "abc/test/x/aXYZ"]),
             ("**", &["", "a", "a/b/c"], &[]),
             ("test/", &["test", "test/a/b"], &["tests", "a/test"]),
             ("a\\b\\*.c", &["a/b/x.c"], &["a/x.c"]),
             ("**/**/a/**/**", &["a", "b/c/a", "a/x", "q/a/x/y"], &["b"]),
-            (
-                "**/a/**/a",
-                &["a/a", "x/a/a", "a/b/a", "a/a/a"],
-                &["a", "a/b"],
-            ),
-            (
-                "**/a/b/**/a/b/c",
-                &["a/b/a/b/c", "a/a/b/x/a/b/a/b/c"],
-                &["a/b/c"],
-            ),
+            ("**/a/**/a", &["a/a", "x/a/a", "a/b/a", "a/a/a"], &["a", "a/b"]),
+            ("**/a/b/**/a/b/c", &["a/b/a/b/c", "a/a/b/x/a/b/a/b/c"], &["a/b/c"]),
             ("a/**b/c", &["a/b/c", "a/xb/c"], &["a/x/b/c"]),
             ("***", &["a"], &["a/b"]),
             ("*", &["a", ".a"], &["", "a/b"]),
-            (
-                "a*b*c",
-                &["abc", "aXbYc", "abbcc", "abcbc"],
-                &["ab", "abcd", "acb"],
-            ),
+            ("a*b*c", &["abc", "aXbYc", "abbcc", "abcbc"], &["ab", "abcd", "acb"]),
             ("*a*", &["a", "ba", "ab"], &["b"]),
             ("**a*?**", &["ab", "xaxx"], &["xa", "b"]),
             ("?", &["ä", "a"], &["ab"]),
@@ -585,11 +498,7 @@ mod tests {
             ("a//*", &["a/b"], &[]),
             ("/tmp/**", &[], &["tmp/x", "x"]),
             ("a b", &["a b"], &["a", "b"]),
-            (
-                " a.txt , b/*.c,, ",
-                &["a.txt", "b/x.c", ""],
-                &[" a.txt ", "b"],
-            ),
+            (" a.txt , b/*.c,, ", &["a.txt", "b/x.c", ""], &[" a.txt ", "b"]),
             ("", &["a", "a/b"], &[]),
             (",", &["a"], &[]),
             (" ", &[""], &["a"]),
@@ -598,10 +507,7 @@ mod tests {
                 assert!(matches(pattern, path), "{pattern:?} must match {path:?}");
             }
             for path in no {
-                assert!(
-                    !matches(pattern, path),
-                    "{pattern:?} must not match {path:?}"
-                );
+                assert!(!matches(pattern, path), "{pattern:?} must not match {path:?}");
             }
         }
     }
@@ -610,51 +516,27 @@ mod tests {
     fn case_excludes_and_default_excludes() {
         let glob = |options| Glob::new("**/*.TXT", Some("skip/, **/no*"), options);
         assert!(!glob(PLAIN).matches("a.txt"));
-        let insensitive = glob(Options {
-            case_sensitive: false,
-            ..PLAIN
-        });
+        let insensitive = glob(Options { case_sensitive: false, ..PLAIN });
         assert!(insensitive.matches("a.txt") && insensitive.matches("Ä/ä.Txt"));
         assert!(!insensitive.matches("SKIP/a.txt") && !insensitive.matches("x/NO.txt"));
 
         let all = Glob::new("**", None, Options::default());
-        for path in [
-            "a~",
-            "x/#a#",
-            ".#a",
-            "%a%",
-            "._a",
-            "CVS",
-            "CVS/x",
-            ".git/config",
-            "x/.gitignore",
-            ".svn/a",
-            ".DS_Store",
-        ] {
+        for path in
+            ["a~", "x/#a#", ".#a", "%a%", "._a", "CVS", "CVS/x", ".git/config", "x/.gitignore", ".svn/a", ".DS_Store"]
+        {
             assert!(!all.matches(path), "{path}");
         }
-        assert!(
-            all.matches(".github/workflows/x.yml")
-                && all.matches("cvs/x")
-                && all.matches(".gitkeep")
-        );
+        assert!(all.matches(".github/workflows/x.yml") && all.matches("cvs/x") && all.matches(".gitkeep"));
     }
 
     fn scan(glob: &Glob, dir: &Path) -> Vec<String> {
-        glob.list(dir, &go_on)
-            .unwrap()
-            .iter()
-            .map(|path| path.to_str().unwrap().to_owned())
-            .collect()
+        glob.list(dir, &go_on).unwrap().iter().map(|path| path.to_str().unwrap().to_owned()).collect()
     }
 
     #[test]
     fn results_are_in_the_order_of_whole_paths() {
         let temp = tempfile::tempdir().unwrap();
-        tree(
-            temp.path(),
-            &["a/b", "a.txt", "a-b", "a0", "b/c/d", "b/c.d", "empty/"],
-        );
+        tree(temp.path(), &["a/b", "a.txt", "a-b", "a0", "b/c/d", "b/c.d", "empty/"]);
         let names = scan(&Glob::new("", None, PLAIN), temp.path());
         assert_eq!(names, ["a-b", "a.txt", "a/b", "a0", "b/c.d", "b/c/d"]);
         let mut sorted = names.clone();
@@ -671,24 +553,12 @@ mod tests {
         symlink("a/f", dir.join("file")).unwrap();
         symlink("nowhere", dir.join("dangling")).unwrap();
         symlink("ws", temp.path().join("ws-link")).unwrap();
-        let never = Options {
-            follow_symlinks: false,
-            ..PLAIN
-        };
-        assert_eq!(
-            scan(&Glob::new("**", None, PLAIN), &dir),
-            ["a/f", "dangling", "file", "out/o"]
-        );
+        let never = Options { follow_symlinks: false, ..PLAIN };
+        assert_eq!(scan(&Glob::new("**", None, PLAIN), &dir), ["a/f", "dangling", "file", "out/o"]);
         assert_eq!(scan(&Glob::new("**", None, never), &dir), ["a/f"]);
         assert_eq!(scan(&Glob::new("out/*", None, never), &dir), [""; 0]);
-        assert_eq!(
-            scan(&Glob::new("a/*", None, PLAIN), &temp.path().join("ws-link")),
-            ["a/f"]
-        );
-        assert_eq!(
-            scan(&Glob::new("a/*", None, never), &temp.path().join("ws-link")),
-            [""; 0]
-        );
+        assert_eq!(scan(&Glob::new("a/*", None, PLAIN), &temp.path().join("ws-link")), ["a/f"]);
+        assert_eq!(scan(&Glob::new("a/*", None, never), &temp.path().join("ws-link")), [""; 0]);
     }
 
     #[test]
@@ -697,9 +567,7 @@ mod tests {
         tree(temp.path(), &["f"]);
         symlink(".", temp.path().join("l")).unwrap();
         let found = scan(&Glob::new("**", None, PLAIN), temp.path());
-        let expected: Vec<_> = (0..=MAX_LEVELS_OF_SYMLINKS)
-            .map(|depth| "l/".repeat(depth) + "f")
-            .collect();
+        let expected: Vec<_> = (0..=MAX_LEVELS_OF_SYMLINKS).map(|depth| "l/".repeat(depth) + "f").collect();
         assert_eq!(found, expected);
     }
 
@@ -721,39 +589,37 @@ mod tests {
     }
 
     #[test]
+    fn a_list_needs_relative_patterns() {
+        let temp = tempfile::tempdir().unwrap();
+        tree(temp.path(), &["a.txt", "b~"]);
+        assert_eq!(list(temp.path(), "*", None, true, &go_on).unwrap(), [Path::new("a.txt")]);
+        assert_eq!(list(temp.path(), "*", Some("a*"), false, &go_on).unwrap(), [Path::new("b~")]);
+        for pattern in ["/tmp/*", "C:\\x", "d:/x"] {
+            let message = list(temp.path(), pattern, None, true, &go_on).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!("Expecting Ant GLOB pattern, but saw '{pattern}'. See ")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
     fn what_cannot_be_scanned() {
         let temp = tempfile::tempdir().unwrap();
         tree(temp.path(), &["f", "g"]);
         let glob = Glob::new("**", None, PLAIN);
-        assert_eq!(
-            glob.list(&temp.path().join("no"), &go_on)
-                .unwrap_err()
-                .kind(),
-            io::ErrorKind::NotFound
-        );
-        assert_eq!(
-            glob.list(&temp.path().join("f"), &go_on)
-                .unwrap_err()
-                .kind(),
-            io::ErrorKind::NotADirectory
-        );
-        assert!(
-            glob.list(temp.path(), &|| true)
-                .unwrap_err()
-                .is_interrupted()
-        );
+        assert_eq!(glob.list(&temp.path().join("no"), &go_on).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(glob.list(&temp.path().join("f"), &go_on).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        assert!(glob.list(temp.path(), &|| true).unwrap_err().is_interrupted());
     }
 
     /// `match_path` by its definition.
     fn reference(pattern: &[String], path: &[&str]) -> bool {
         match pattern.split_first() {
             None => path.is_empty(),
-            Some((first, rest)) if first == DEEP => {
-                (0..=path.len()).any(|skip| reference(rest, &path[skip..]))
-            }
+            Some((first, rest)) if first == DEEP => (0..=path.len()).any(|skip| reference(rest, &path[skip..])),
             Some((first, rest)) => path.split_first().is_some_and(|(name, below)| {
-                let (p, n): (Vec<char>, Vec<char>) =
-                    (first.chars().collect(), name.chars().collect());
+                let (p, n): (Vec<char>, Vec<char>) = (first.chars().collect(), name.chars().collect());
                 reference_name(&p, &n) && reference(rest, below)
             }),
         }
@@ -763,9 +629,9 @@ mod tests {
         match pattern.split_first() {
             None => name.is_empty(),
             Some(('*', rest)) => (0..=name.len()).any(|skip| reference_name(rest, &name[skip..])),
-            Some((c, rest)) => name
-                .split_first()
-                .is_some_and(|(n, below)| (*c == '?' || c == n) && reference_name(rest, below)),
+            Some((c, rest)) => {
+                name.split_first().is_some_and(|(n, below)| (*c == '?' || c == n) && reference_name(rest, below))
+            }
         }
     }
 

@@ -16,14 +16,7 @@ const TMP_DIR_SUFFIX: &str = "@tmp";
 pub fn read_link(file: &Path) -> Result<Option<PathBuf>> {
     match fs::read_link(file) {
         Ok(target) => Ok(Some(target)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => Ok(None),
         Err(error) => Err(error).at("read link", file),
     }
 }
@@ -181,17 +174,10 @@ mod tests {
             ("dangling", false),
             ("new/../../other", false),
         ] {
-            assert_eq!(
-                is_descendant(&root, Path::new(child)).unwrap(),
-                expected,
-                "{child:?}"
-            );
+            assert_eq!(is_descendant(&root, Path::new(child)).unwrap(), expected, "{child:?}");
         }
         assert!(!is_descendant(&temp.path().join("none"), Path::new("x")).unwrap());
-        assert_eq!(
-            is_descendant(&root, Path::new("/x")).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(is_descendant(&root, Path::new("/x")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
@@ -201,10 +187,7 @@ mod tests {
         for name in ["new", "file", "empty", "new"] {
             let link = temp.path().join(name);
             create_symlink(&link, Path::new("../some where")).unwrap();
-            assert_eq!(
-                read_link(&link).unwrap().unwrap(),
-                Path::new("../some where")
-            );
+            assert_eq!(read_link(&link).unwrap().unwrap(), Path::new("../some where"));
         }
         assert!(create_symlink(&temp.path().join("full"), Path::new("x")).is_err());
         assert_eq!(read_link(&temp.path().join("full/x")).unwrap(), None);

@@ -23,15 +23,9 @@ pub fn validate_file_mask(
     cancel: Cancel<'_>,
 ) -> Result<Option<String>> {
     if masks.starts_with('~') {
-        return Ok(Some(
-            "‘~’ is only supported in a Unix shell and nowhere else.".to_owned(),
-        ));
+        return Ok(Some("‘~’ is only supported in a Unix shell and nowhere else.".to_owned()));
     }
-    let search = Search {
-        dir,
-        bound: u32::try_from(bound).unwrap_or(0),
-        cancel,
-    };
+    let search = Search { dir, bound: u32::try_from(bound).unwrap_or(0), cancel };
     for mask in tokens(masks) {
         if let Some(message) = search.explain(mask, case_sensitive)? {
             return Ok(Some(message));
@@ -70,9 +64,7 @@ impl Search<'_> {
             }
         }
         let suggest = |other: &str| {
-            Ok(Some(format!(
-                "‘{mask}’ doesn’t match anything, but ‘{other}’ does. Perhaps that’s what you mean?"
-            )))
+            Ok(Some(format!("‘{mask}’ doesn’t match anything, but ‘{other}’ does. Perhaps that’s what you mean?")))
         };
         // The base directory is deeper than the user thinks: aa/bb/cc/dd where cc/dd would do.
         let mut shorter = mask;
@@ -83,14 +75,7 @@ impl Search<'_> {
             }
         }
         // Or higher: cc/dd where it must be aa/bb/cc/dd.
-        let deeper = Glob::new(
-            &format!("**/{mask}"),
-            None,
-            Options {
-                case_sensitive,
-                ..Options::default()
-            },
-        );
+        let deeper = Glob::new(&format!("**/{mask}"), None, Options { case_sensitive, ..Options::default() });
         let mut names = Vec::new();
         deeper.scan(self.dir, self.cancel, &mut |name| {
             names.push(name.to_string_lossy().into_owned());
@@ -118,9 +103,7 @@ impl Search<'_> {
                 return Ok(Some(match previous {
                     None => format!("‘{mask}’ doesn’t match anything, although ‘{pattern}’ exists"),
                     Some(previous) => {
-                        format!(
-                            "‘{mask}’ doesn’t match anything: ‘{pattern}’ exists but not ‘{previous}’"
-                        )
+                        format!("‘{mask}’ doesn’t match anything: ‘{pattern}’ exists but not ‘{previous}’")
                     }
                 }));
             }
@@ -167,25 +150,13 @@ mod tests {
     #[test]
     fn messages_are_those_of_core() {
         let dir = tempfile::tempdir().unwrap();
-        tree(
-            dir.path(),
-            &[
-                "build/libs/app.jar",
-                "build/Report.xml",
-                "src/main/A.java",
-                "top.txt",
-                "empty/",
-            ],
-        );
+        tree(dir.path(), &["build/libs/app.jar", "build/Report.xml", "src/main/A.java", "top.txt", "empty/"]);
         for (masks, message) in [
             ("top.txt", None),
             ("", None),
             ("build/libs/*.jar, src/**", None),
             ("empty", None),
-            (
-                "~/x",
-                Some("‘~’ is only supported in a Unix shell and nowhere else."),
-            ),
+            ("~/x", Some("‘~’ is only supported in a Unix shell and nowhere else.")),
             (
                 "build/report.xml",
                 Some(
@@ -195,9 +166,7 @@ mod tests {
             ),
             (
                 "top.txt build/Report.xml",
-                Some(
-                    "Whitespace can no longer be used as the separator. Please Use ‘,’ as the separator instead.",
-                ),
+                Some("Whitespace can no longer be used as the separator. Please Use ‘,’ as the separator instead."),
             ),
             (
                 "job/build/libs/*.jar",
@@ -208,19 +177,11 @@ mod tests {
             ),
             (
                 "libs/*.jar",
-                Some(
-                    "‘libs/*.jar’ doesn’t match anything, but ‘build/libs/*.jar’ does. Perhaps that’s what you mean?",
-                ),
+                Some("‘libs/*.jar’ doesn’t match anything, but ‘build/libs/*.jar’ does. Perhaps that’s what you mean?"),
             ),
             ("*.war", Some("‘*.war’ doesn’t match anything")),
-            (
-                "build/*.war",
-                Some("‘build/*.war’ doesn’t match anything: ‘build’ exists but not ‘build/*.war’"),
-            ),
-            (
-                "dist/*.war",
-                Some("‘dist/*.war’ doesn’t match anything: even ‘dist’ doesn’t exist"),
-            ),
+            ("build/*.war", Some("‘build/*.war’ doesn’t match anything: ‘build’ exists but not ‘build/*.war’")),
+            ("dist/*.war", Some("‘dist/*.war’ doesn’t match anything: even ‘dist’ doesn’t exist")),
             ("top.txt,*.war", Some("‘*.war’ doesn’t match anything")),
         ] {
             let answer = validate_file_mask(dir.path(), masks, true, i32::MAX, &go_on).unwrap();
@@ -235,10 +196,7 @@ mod tests {
             std::fs::write(dir.path().join(format!("f{i:02}")), "").unwrap();
         }
         let validate = |mask, bound| validate_file_mask(dir.path(), mask, true, bound, &go_on);
-        assert!(matches!(
-            validate("*.x", 20),
-            Err(Error::BoundReached { bound: 20 })
-        ));
+        assert!(matches!(validate("*.x", 20), Err(Error::BoundReached { bound: 20 })));
         assert!(validate("f00", 20).unwrap().is_none());
         assert!(validate("*.x", 10_000).unwrap().is_some());
     }
@@ -246,8 +204,7 @@ mod tests {
     #[test]
     fn a_missing_directory_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let error =
-            validate_file_mask(&dir.path().join("no"), "*", true, i32::MAX, &go_on).unwrap_err();
+        let error = validate_file_mask(&dir.path().join("no"), "*", true, i32::MAX, &go_on).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     }
 }

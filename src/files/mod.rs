@@ -103,9 +103,7 @@ impl Error {
             Error::Archive(_) => io::ErrorKind::InvalidData,
             Error::Argument(_) => io::ErrorKind::InvalidInput,
             Error::Changed(_) => io::ErrorKind::Other,
-            Error::Composite { errors, .. } => {
-                errors.first().map_or(io::ErrorKind::Other, Error::kind)
-            }
+            Error::Composite { errors, .. } => errors.first().map_or(io::ErrorKind::Other, Error::kind),
             Error::Context { source, .. } => source.kind(),
         }
     }
@@ -129,33 +127,19 @@ impl Error {
         }
     }
 
-    pub(crate) fn io(
-        operation: &'static str,
-        path: impl Into<PathBuf>,
-        source: impl Into<io::Error>,
-    ) -> Error {
-        Error::Io {
-            operation,
-            path: path.into(),
-            source: source.into(),
-        }
+    pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Error {
+        Error::Io { operation, path: path.into(), source: source.into() }
     }
 
     pub(crate) fn stream(operation: &'static str, source: impl Into<io::Error>) -> Error {
-        Error::Stream {
-            operation,
-            source: source.into(),
-        }
+        Error::Stream { operation, source: source.into() }
     }
 }
 
 /// Fails with [`Error::Interrupted`] if the caller wants the work to end.
 pub(crate) fn check(cancel: Cancel<'_>, operation: &'static str, path: &Path) -> Result<()> {
     if cancel() {
-        return Err(Error::Interrupted {
-            operation,
-            path: path.to_owned(),
-        });
+        return Err(Error::Interrupted { operation, path: path.to_owned() });
     }
     Ok(())
 }

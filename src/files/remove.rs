@@ -14,13 +14,11 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::links::normalize;
@@ -88,11 +86,7 @@ pub fn remove_suffixes(path: &Path, cancel: Cancel<'_>) -> Result<()> {
     };
     let mut prefix = name.as_bytes().to_vec();
     prefix.extend(COMBINATOR.bytes());
-    let parent = if parent.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        parent
-    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let Ok(entries) = fs::read_dir(parent) else {
         return Ok(());
     };
@@ -121,15 +115,9 @@ impl Failures {
     }
 }
 
-fn attempts(
-    path: &Path,
-    cancel: Cancel<'_>,
-    mut attempt: impl FnMut(&mut Failures) -> Result<()>,
-) -> Result<()> {
+fn attempts(path: &Path, cancel: Cancel<'_>, mut attempt: impl FnMut(&mut Failures) -> Result<()>) -> Result<()> {
     if path == Path::new("/") {
-        return Err(Error::Argument(
-            "refusing to delete the root directory".to_owned(),
-        ));
+        return Err(Error::Argument("refusing to delete the root directory".to_owned()));
     }
     let mut tried = 0;
     loop {
@@ -149,25 +137,14 @@ fn attempts(
             path.display()
         );
         if failures.count > ERROR_LIMIT {
-            message.push_str(&format!(
-                " (Discarded {} additional exceptions)",
-                failures.count - ERROR_LIMIT
-            ));
+            message.push_str(&format!(" (Discarded {} additional exceptions)", failures.count - ERROR_LIMIT));
         }
-        return Err(Error::Composite {
-            message,
-            errors: failures.first,
-        });
+        return Err(Error::Composite { message, errors: failures.first });
     }
 }
 
 fn open(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    openat(
-        dir,
-        name,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | flags,
-        Mode::empty(),
-    )
+    openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | flags, Mode::empty())
 }
 
 /// Deletes one file, link or empty directory, by path.
@@ -175,10 +152,7 @@ fn remove_entry(path: &Path, failures: &mut Failures) {
     let Some(name) = path.file_name() else {
         return failures.add(DELETE, path, Errno::INVAL);
     };
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match open(CWD, parent.as_os_str(), OFlags::empty()) {
         Ok(dir) => unlink_or_rmdir(dir.as_fd(), name, path, failures),
         // The parent can be entered but not listed.
@@ -204,11 +178,7 @@ fn unlink_or_rmdir(dir: BorrowedFd<'_>, name: &OsStr, path: &Path, failures: &mu
 
 /// Deletes an entry of a directory, and makes the directory writable if that's what it takes.
 fn unlink(dir: BorrowedFd<'_>, name: &OsStr, is_dir: bool) -> rustix::io::Result<()> {
-    let flags = if is_dir {
-        AtFlags::REMOVEDIR
-    } else {
-        AtFlags::empty()
-    };
+    let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
     let mut result = unlinkat(dir, name, flags);
     if let Err(Errno::ACCESS | Errno::PERM) = result
         && let Ok(stat) = fstat(dir)
@@ -234,13 +204,7 @@ struct Level {
 fn empty(top: OwnedFd, top_path: &Path, cancel: Cancel<'_>, failures: &mut Failures) -> Result<()> {
     let mut path = top_path.to_owned();
     let mut current = top;
-    let mut levels = vec![remove_files(
-        &current,
-        OsString::new(),
-        &path,
-        cancel,
-        failures,
-    )?];
+    let mut levels = vec![remove_files(&current, OsString::new(), &path, cancel, failures)?];
     while let Some(level) = levels.last_mut() {
         check(cancel, DELETE, &path)?;
         if let Some(name) = level.pending.pop() {
@@ -256,9 +220,7 @@ fn empty(top: OwnedFd, top_path: &Path, cancel: Cancel<'_>, failures: &mut Failu
                     remove_dir(&current, &below.name, &path, failures);
                 }
                 Err(Errno::NOENT) => {}
-                Err(Errno::NOTDIR | Errno::LOOP) => {
-                    unlink_or_rmdir(current.as_fd(), &name, &path, failures)
-                }
+                Err(Errno::NOTDIR | Errno::LOOP) => unlink_or_rmdir(current.as_fd(), &name, &path, failures),
                 Err(error) => {
                     failures.add("open directory", &path, error);
                     remove_dir(&current, &name, &path, failures);
@@ -270,22 +232,17 @@ fn empty(top: OwnedFd, top_path: &Path, cancel: Cancel<'_>, failures: &mut Failu
             let Some(parent) = levels.last() else { break };
             // The way up is not remembered as a descriptor, since there may be thousands of levels.
             let up = open(current.as_fd(), OsStr::new(".."), OFlags::empty());
-            current =
-                match up.and_then(|up| fstat(&up).map(|stat| (up, (stat.st_dev, stat.st_ino)))) {
-                    Ok((up, id)) if id == parent.id => up,
-                    Ok(_) => {
-                        failures.add(
-                            "find the parent, which was moved, of directory",
-                            &path,
-                            Errno::STALE,
-                        );
-                        return Ok(());
-                    }
-                    Err(error) => {
-                        failures.add("open the parent of directory", &path, error);
-                        return Ok(());
-                    }
-                };
+            current = match up.and_then(|up| fstat(&up).map(|stat| (up, (stat.st_dev, stat.st_ino)))) {
+                Ok((up, id)) if id == parent.id => up,
+                Ok(_) => {
+                    failures.add("find the parent, which was moved, of directory", &path, Errno::STALE);
+                    return Ok(());
+                }
+                Err(error) => {
+                    failures.add("open the parent of directory", &path, error);
+                    return Ok(());
+                }
+            };
             remove_dir(&current, &done.name, &path, failures);
             path.pop();
         }
@@ -293,7 +250,7 @@ fn empty(top: OwnedFd, top_path: &Path, cancel: Cancel<'_>, failures: &mut Failu
     Ok(())
 }
 
-fn remove_dir(parent: &OwnedFd, name: &OsStr, path: &PathBuf, failures: &mut Failures) {
+fn remove_dir(parent: &OwnedFd, name: &OsStr, path: &Path, failures: &mut Failures) {
     if let Err(error) = unlink(parent.as_fd(), name, true) {
         failures.add(DELETE, path, error);
     }
@@ -307,11 +264,7 @@ fn remove_files(
     cancel: Cancel<'_>,
     failures: &mut Failures,
 ) -> Result<Level> {
-    let mut level = Level {
-        name,
-        id: (0, 0),
-        pending: Vec::new(),
-    };
+    let mut level = Level { name, id: (0, 0), pending: Vec::new() };
     let entries = fstat(dir).and_then(|stat| {
         level.id = (stat.st_dev, stat.st_ino);
         Dir::read_from(dir)
@@ -362,10 +315,7 @@ mod tests {
     fn removes_trees_but_nothing_behind_links() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("d");
-        tree(
-            temp.path(),
-            &["d/a/b/c/d", "d/a/x", "d/a/b/y", "d/e/", "d/f/g/", "kept/x"],
-        );
+        tree(temp.path(), &["d/a/b/c/d", "d/a/x", "d/a/b/y", "d/e/", "d/f/g/", "kept/x"]);
         symlink("../kept", dir.join("link")).unwrap();
         symlink("../../kept", dir.join("a/link")).unwrap();
         symlink("nowhere", dir.join("a/dangling")).unwrap();
@@ -449,26 +399,16 @@ mod tests {
             Ok(())
         })
         .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("attempts. (Discarded 15 additional exceptions)")
-        );
+        assert!(error.to_string().ends_with("attempts. (Discarded 15 additional exceptions)"));
         assert!(matches!(error, Error::Composite { errors, .. } if errors.len() == ERROR_LIMIT));
     }
 
     #[test]
     fn removes_what_goes_with_a_workspace() {
         let temp = tempfile::tempdir().unwrap();
-        tree(
-            temp.path(),
-            &["ws/x", "ws@tmp/x", "ws@2/x", "ws2/x", "other@tmp/x"],
-        );
+        tree(temp.path(), &["ws/x", "ws@tmp/x", "ws@2/x", "ws2/x", "other@tmp/x"]);
         remove_suffixes(&temp.path().join("ws"), &go_on).unwrap();
-        let mut left: Vec<_> = fs::read_dir(temp.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut left: Vec<_> = fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["other@tmp", "ws", "ws2"]);
     }
@@ -482,11 +422,7 @@ mod tests {
             asked.set(asked.get() + 1);
             asked.get() > 4
         };
-        assert!(
-            remove_recursive(&temp.path().join("d"), &cancel)
-                .unwrap_err()
-                .is_interrupted()
-        );
+        assert!(remove_recursive(&temp.path().join("d"), &cancel).unwrap_err().is_interrupted());
         assert!(temp.path().join("d").exists());
     }
 }

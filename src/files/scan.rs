@@ -55,17 +55,10 @@ impl DirScanner {
     pub fn scan(&self, dir: &Path, visitor: &mut dyn Visitor, cancel: Cancel<'_>) -> Result<()> {
         match self {
             DirScanner::Full => full(dir, visitor, cancel),
-            DirScanner::Glob {
-                includes,
-                excludes: None,
-                ..
-            } if includes.as_deref().unwrap_or("").is_empty() => full(dir, visitor, cancel),
-            DirScanner::Glob {
-                includes,
-                excludes,
-                default_excludes,
-                follow_symlinks,
-            } => {
+            DirScanner::Glob { includes, excludes: None, .. } if includes.as_deref().unwrap_or("").is_empty() => {
+                full(dir, visitor, cancel)
+            }
+            DirScanner::Glob { includes, excludes, default_excludes, follow_symlinks } => {
                 if !dir.exists() {
                     return Ok(());
                 }
@@ -74,14 +67,11 @@ impl DirScanner {
                     case_sensitive: true,
                     follow_symlinks: *follow_symlinks,
                 };
-                Glob::new(
-                    includes.as_deref().unwrap_or(""),
-                    excludes.as_deref(),
-                    options,
+                Glob::new(includes.as_deref().unwrap_or(""), excludes.as_deref(), options).scan(
+                    dir,
+                    cancel,
+                    &mut |relative| single(&dir.join(relative), relative, visitor),
                 )
-                .scan(dir, cancel, &mut |relative| {
-                    single(&dir.join(relative), relative, visitor)
-                })
             }
             DirScanner::Explicit(files) => {
                 for (archived, path) in files {
@@ -119,10 +109,7 @@ fn full(dir: &Path, visitor: &mut dyn Visitor, cancel: Cancel<'_>) -> Result<()>
             children.push(entry.at(OPERATION, dir)?.file_name());
         }
         children.sort_unstable();
-        Ok(Level {
-            id: (meta.dev(), meta.ino()),
-            children: children.into_iter(),
-        })
+        Ok(Level { id: (meta.dev(), meta.ino()), children: children.into_iter() })
     }
 
     if !readable(dir) {
@@ -152,9 +139,7 @@ fn full(dir: &Path, visitor: &mut dyn Visitor, cancel: Cancel<'_>) -> Result<()>
             if !(is_link && visitor.understands_symlink())
                 && let Ok(meta) = fs::metadata(&file)
                 && meta.is_dir()
-                && !stack
-                    .iter()
-                    .any(|level| level.id == (meta.dev(), meta.ino()))
+                && !stack.iter().any(|level| level.id == (meta.dev(), meta.ino()))
             {
                 stack.push(open(&file, &meta)?);
                 continue;
@@ -228,17 +213,13 @@ mod tests {
             Ok(())
         }
         fn visit_symlink(&mut self, _: &Path, target: &Path, relative: &Path) -> Result<()> {
-            self.seen
-                .push(format!("{} -> {}", relative.display(), target.display()));
+            self.seen.push(format!("{} -> {}", relative.display(), target.display()));
             Ok(())
         }
     }
 
     fn scan(scanner: &DirScanner, dir: &Path, links: bool) -> Vec<String> {
-        let mut record = Record {
-            links,
-            ..Record::default()
-        };
+        let mut record = Record { links, ..Record::default() };
         scanner.scan(dir, &mut record, &go_on).unwrap();
         record.seen
     }
@@ -261,17 +242,8 @@ mod tests {
         symlink("nowhere", dir.join("z")).unwrap();
         symlink("..", dir.join("a/up")).unwrap();
 
-        let everything = [
-            "ws/",
-            "ws/a/",
-            "ws/a/.git/",
-            "ws/a/.git/x",
-            "ws/a/b",
-            "ws/a/up -> ..",
-            "ws/c",
-            "ws/e/",
-            "ws/l -> a",
-        ];
+        let everything =
+            ["ws/", "ws/a/", "ws/a/.git/", "ws/a/.git/x", "ws/a/b", "ws/a/up -> ..", "ws/c", "ws/e/", "ws/l -> a"];
         assert_eq!(scan(&DirScanner::Full, &dir, true), everything);
         assert_eq!(scan(&glob(None, None, true), &dir, true), everything);
         // "up" is reported but not entered, since it leads to where the walk came from.
@@ -293,25 +265,12 @@ mod tests {
                 "ws/l/up/"
             ]
         );
-        assert_eq!(
-            scan(&glob(Some("**"), None, false), &dir, true),
-            ["a/b", "c"]
-        );
-        assert_eq!(
-            scan(&glob(Some("*"), None, true), &dir, true),
-            ["c", "z -> nowhere"]
-        );
-        assert_eq!(
-            scan(&glob(None, Some("a/**,l/**,z"), true), &dir, true),
-            ["c"]
-        );
-        assert_eq!(
-            scan(&glob(Some("**"), None, true), &dir.join("missing"), true),
-            [""; 0]
-        );
+        assert_eq!(scan(&glob(Some("**"), None, false), &dir, true), ["a/b", "c"]);
+        assert_eq!(scan(&glob(Some("*"), None, true), &dir, true), ["c", "z -> nowhere"]);
+        assert_eq!(scan(&glob(None, Some("a/**,l/**,z"), true), &dir, true), ["c"]);
+        assert_eq!(scan(&glob(Some("**"), None, true), &dir.join("missing"), true), [""; 0]);
 
-        let named =
-            DirScanner::Explicit(vec![("x/y".into(), "a/b".into()), ("l".into(), "l".into())]);
+        let named = DirScanner::Explicit(vec![("x/y".into(), "a/b".into()), ("l".into(), "l".into())]);
         assert_eq!(scan(&named, &dir, true), ["x/y", "l -> a"]);
     }
 
@@ -320,10 +279,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         tree(temp.path(), &["real/f"]);
         symlink("real", temp.path().join("ws")).unwrap();
-        assert_eq!(
-            scan(&DirScanner::Full, &temp.path().join("ws"), true),
-            ["ws/", "ws/f"]
-        );
+        assert_eq!(scan(&DirScanner::Full, &temp.path().join("ws"), true), ["ws/", "ws/f"]);
     }
 
     #[test]
@@ -332,19 +288,14 @@ mod tests {
         let dir = temp.path().join("ws");
         tree(&dir, &["a/b", "a@tmp/secret", "c"]);
         symlink("a", dir.join("l")).unwrap();
-        let mut record = Record {
-            links: true,
-            ..Record::default()
-        };
+        let mut record = Record { links: true, ..Record::default() };
         let mut visitor = Restricted {
             inner: &mut record,
             verification_root: Some(dir.clone()),
             no_follow: true,
             ignore_tmp_dirs: true,
         };
-        glob(Some("**"), None, true)
-            .scan(&dir, &mut visitor, &go_on)
-            .unwrap();
+        glob(Some("**"), None, true).scan(&dir, &mut visitor, &go_on).unwrap();
         assert_eq!(record.seen, ["a/b", "c"]);
     }
 
@@ -353,9 +304,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         tree(temp.path(), &["a/b"]);
         for scanner in [DirScanner::Full, glob(Some("**"), None, true)] {
-            let error = scanner
-                .scan(temp.path(), &mut Record::default(), &|| true)
-                .unwrap_err();
+            let error = scanner.scan(temp.path(), &mut Record::default(), &|| true).unwrap_err();
             assert!(error.is_interrupted());
         }
     }

@@ -115,19 +115,13 @@ fn encode(header: &Header<'_>) -> [u8; RECORD] {
     number(&mut record[100..108], i64::from(header.mode));
     number(&mut record[108..116], 0);
     number(&mut record[116..124], 0);
-    number(
-        &mut record[124..136],
-        i64::try_from(header.size).unwrap_or(i64::MAX),
-    );
+    number(&mut record[124..136], i64::try_from(header.size).unwrap_or(i64::MAX));
     number(&mut record[136..148], header.mtime);
     record[148..156].fill(b' ');
     record[156] = header.kind.flag();
     text(&mut record[157..257], header.link);
     let gnu = matches!(header.kind, Kind::LongName | Kind::LongLink);
-    text(
-        &mut record[257..265],
-        if gnu { b"ustar  \0" } else { b"ustar\x0000" },
-    );
+    text(&mut record[257..265], if gnu { b"ustar  \0" } else { b"ustar\x0000" });
     number(&mut record[329..337], 0);
     number(&mut record[337..345], 0);
     let sum: u32 = record.iter().map(|&byte| u32::from(byte)).sum();

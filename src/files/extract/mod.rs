@@ -2,12 +2,13 @@
 //!
 //! **Nothing is written outside of the directory that is extracted to.** Every component of a name is opened from its
 //! parent's descriptor without following links, so neither `..`, nor an absolute name, nor a link, be it from the
-//! archive or already there, nor a directory that is exchanged meanwhile leads elsewhere. Core (2.555 and later) checks
-//! that on controllers and lets agents write through links; here it is refused everywhere.
+//! archive or already there, nor a directory that is exchanged meanwhile leads elsewhere. Core, since CVE-2026-33001,
+//! refuses to write through links on controllers only, and takes absolute names as relative ones; here both are refused
+//! everywhere, and so is any `..`.
 //!
 //! As in core, a link's target is not looked at when it is created: it may point anywhere, but nothing is written
-//! through it. Directories get neither mode nor time, files get both. An existing file is overwritten; an existing link
-//! is replaced.
+//! through it. Directories get neither mode nor time, files get both. An existing file is overwritten; a link, a file
+//! with other names and (where Java fails) one that can't be written is replaced.
 
 mod root;
 mod tar_reader;
@@ -34,21 +35,12 @@ const MAX_TRAILER: u64 = 1 << 20;
 /// `name` is what errors call the archive. GNU long names, pax headers (`path`, `linkpath`, `size`, `mtime`) and
 /// base-256 numbers are understood. Hard links are made, where Java makes empty files; sparse files, devices and named
 /// pipes are an error.
-pub fn untar(
-    name: &str,
-    dir: &Path,
-    input: &mut dyn Read,
-    compression: Compression,
-    cancel: Cancel<'_>,
-) -> Result<()> {
+pub fn untar(name: &str, dir: &Path, input: &mut dyn Read, compression: Compression, cancel: Cancel<'_>) -> Result<()> {
     let result = match compression {
         Compression::None => untar_plain(name, dir, input, cancel),
         Compression::Gzip => untar_plain(name, dir, &mut Gunzip::new(input), cancel),
     };
-    result.map_err(|error| Error::Context {
-        context: format!("Failed to extract {name}"),
-        source: Box::new(error),
-    })
+    result.map_err(|error| Error::Context { context: format!("Failed to extract {name}"), source: Box::new(error) })
 }
 
 fn untar_plain(name: &str, dir: &Path, input: &mut dyn Read, cancel: Cancel<'_>) -> Result<()> {
@@ -98,19 +90,13 @@ fn untar_plain(name: &str, dir: &Path, input: &mut dyn Read, cancel: Cancel<'_>)
                 set_attributes(&file, &path, Some(entry.mtime), entry.mode)?;
             }
             Kind::Unsupported(what) => {
-                return Err(Error::Archive(format!(
-                    "Tar {name} contains {what}, which is not supported: {shown}"
-                )));
+                return Err(Error::Archive(format!("Tar {name} contains {what}, which is not supported: {shown}")));
             }
         }
     }
     // For a compressed stream this is where its checksum is compared.
     let rest = &mut tar.into_inner().take(MAX_TRAILER);
-    while rest
-        .read(&mut buffer)
-        .map_err(|error| Error::stream("read the tar stream", error))?
-        > 0
-    {
+    while rest.read(&mut buffer).map_err(|error| Error::stream("read the tar stream", error))? > 0 {
         check(cancel, "extract", dir)?;
     }
     Ok(())
@@ -126,9 +112,7 @@ pub fn unzip(name: &str, dir: &Path, input: &mut dyn Read, cancel: Cancel<'_>) -
         check(cancel, "extract", dir)?;
         match input.read(&mut buffer) {
             Ok(0) => break,
-            Ok(got) => file
-                .write_all(&buffer[..got])
-                .at("write a temporary file in", &temporary)?,
+            Ok(got) => file.write_all(&buffer[..got]).at("write a temporary file in", &temporary)?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Error::stream("read the zip stream", error)),
         }
@@ -182,9 +166,7 @@ fn unzip_from(name: &str, dir: &Path, file: File, cancel: Cancel<'_>) -> Result<
                 Ok(got) => file.write_all(&buffer[..got]).at("write", &path)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return Err(Error::Archive(format!(
-                        "Zip {name} is damaged at {shown}: {error}"
-                    )));
+                    return Err(Error::Archive(format!("Zip {name} is damaged at {shown}: {error}")));
                 }
             }
         }
@@ -197,11 +179,7 @@ fn unzip_from(name: &str, dir: &Path, file: File, cancel: Cancel<'_>) -> Result<
             Some(seconds) => Some(i64::from(seconds as i32)),
             None => entry.last_modified().map(unix_time),
         };
-        let mode = if entry.system() == System::Unix {
-            entry.unix_mode().unwrap_or(0)
-        } else {
-            0
-        };
+        let mode = if entry.system() == System::Unix { entry.unix_mode().unwrap_or(0) } else { 0 };
         set_attributes(&file, &path, mtime.map(|seconds| (seconds, 0)), mode)?;
     }
     Ok(())
@@ -211,14 +189,8 @@ fn unzip_from(name: &str, dir: &Path, file: File, cancel: Cancel<'_>) -> Result<
 fn set_attributes(file: &File, path: &Path, mtime: Option<(i64, u32)>, mode: u32) -> Result<()> {
     if let Some((seconds, nanoseconds)) = mtime {
         let times = Timestamps {
-            last_access: Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            },
-            last_modification: Timespec {
-                tv_sec: seconds,
-                tv_nsec: nanoseconds.into(),
-            },
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
         };
         futimens(file, &times).at("set the time of", path)?;
     }
@@ -231,19 +203,12 @@ fn set_attributes(file: &File, path: &Path, mtime: Option<(i64, u32)>, mode: u32
 
 /// A zip entry's date, taken as UTC, in seconds since 1970.
 fn unix_time(date: DateTime) -> i64 {
-    let (year, month, day) = (
-        i64::from(date.year()),
-        i64::from(date.month()),
-        i64::from(date.day()),
-    );
+    let (year, month, day) = (i64::from(date.year()), i64::from(date.month()), i64::from(date.day()));
     // The year begins in March, so that a leap day is its last.
     let year = year - i64::from(month <= 2);
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = 365 * year + year / 4 - year / 100 + year / 400 + day_of_year - 719_468;
-    days * 86_400
-        + i64::from(date.hour()) * 3600
-        + i64::from(date.minute()) * 60
-        + i64::from(date.second())
+    days * 86_400 + i64::from(date.hour()) * 3600 + i64::from(date.minute()) * 60 + i64::from(date.second())
 }
 
 /// All members of a gzip stream, as `GZIPInputStream` reads them: what follows and is no gzip is ignored.
@@ -253,9 +218,7 @@ struct Gunzip<R: Read> {
 
 impl<R: Read> Gunzip<R> {
     fn new(input: R) -> Gunzip<R> {
-        Gunzip {
-            member: Some(GzDecoder::new(BufReader::with_capacity(BUFFER, input))),
-        }
+        Gunzip { member: Some(GzDecoder::new(BufReader::with_capacity(BUFFER, input))) }
     }
 }
 

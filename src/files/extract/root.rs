@@ -8,8 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, fstat, ftruncate, linkat, mkdirat, openat, statat,
-    symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, fstat, ftruncate, linkat, mkdirat, openat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -23,9 +22,7 @@ pub(super) fn components(name: &[u8]) -> Option<Vec<&[u8]>> {
     if name.starts_with(b"/") || name.contains(&0) {
         return None;
     }
-    let parts = name
-        .split(|&byte| byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".");
+    let parts = name.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".");
     parts.map(|part| (part != b"..").then_some(part)).collect()
 }
 
@@ -44,11 +41,7 @@ impl Root {
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, path, flags, Mode::empty()).at("open directory", path)?;
-        Ok(Root {
-            path: path.to_owned(),
-            fd,
-            last: None,
-        })
+        Ok(Root { path: path.to_owned(), fd, last: None })
     }
 
     /// Makes sure that a directory and its parents exist.
@@ -63,12 +56,7 @@ impl Root {
         let dir = self.walk(parents, true)?;
         let write = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         for _ in 0..TRIES {
-            match openat(
-                dir,
-                name,
-                write | OFlags::CREATE | OFlags::EXCL,
-                Mode::from_raw_mode(0o666),
-            ) {
+            match openat(dir, name, write | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(0o666)) {
                 Ok(fd) => return Ok((path, fd.into())),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error).at("create", &path),
@@ -77,25 +65,19 @@ impl Root {
                 Ok(fd) => {
                     let stat = fstat(&fd).at("open", &path)?;
                     // Another name of the same file may well be outside.
-                    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-                        && stat.st_nlink == 1
-                    {
+                    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1 {
                         ftruncate(&fd, 0).at("truncate", &path)?;
                         return Ok((path, fd.into()));
                     }
                 }
-                // A link, a pipe that nobody reads, a program that runs.
-                Err(Errno::LOOP | Errno::NXIO | Errno::TXTBSY) => {}
+                // A link, a pipe that nobody reads, a program that runs, a read-only file.
+                Err(Errno::LOOP | Errno::NXIO | Errno::TXTBSY | Errno::ACCESS) => {}
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(error).at("open", &path),
             }
             remove(dir, name, &path)?;
         }
-        Err(Error::io(
-            "create",
-            path,
-            io::Error::from(io::ErrorKind::AlreadyExists),
-        ))
+        Err(Error::io("create", path, io::Error::from(io::ErrorKind::AlreadyExists)))
     }
 
     /// Creates a symbolic link, in place of what has that name if that isn't a directory with contents.
@@ -108,11 +90,7 @@ impl Root {
                 result => return result.at("create link", &path),
             }
         }
-        Err(Error::io(
-            "create link",
-            path,
-            io::Error::from(io::ErrorKind::AlreadyExists),
-        ))
+        Err(Error::io("create link", path, io::Error::from(io::ErrorKind::AlreadyExists)))
     }
 
     /// Creates another name for a file that was extracted before.
@@ -120,32 +98,20 @@ impl Root {
         const OPERATION: &str = "create hard link";
         let path = self.shown(parents).join(OsStr::from_bytes(name));
         let Some((target_name, target_parents)) = target.split_last() else {
-            return Err(Error::io(
-                OPERATION,
-                path,
-                io::Error::from(io::ErrorKind::InvalidInput),
-            ));
+            return Err(Error::io(OPERATION, path, io::Error::from(io::ErrorKind::InvalidInput)));
         };
         let target_path = self.shown(target);
-        let from = self
-            .walk(target_parents, false)?
-            .try_clone()
-            .at("open directory", &target_path)?;
+        let from = self.walk(target_parents, false)?.try_clone().at("open directory", &target_path)?;
         let dir = self.walk(parents, true)?;
-        let stat =
-            statat(&from, *target_name, AtFlags::SYMLINK_NOFOLLOW).at("link to", &target_path)?;
+        let stat = statat(&from, *target_name, AtFlags::SYMLINK_NOFOLLOW).at("link to", &target_path)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            let source = io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the target of a hard link must be a file",
-            );
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "the target of a hard link must be a file");
             return Err(Error::io("link to", target_path, source));
         }
         for _ in 0..TRIES {
             match linkat(&from, *target_name, dir, name, AtFlags::empty()) {
                 Err(Errno::EXIST) => {
-                    let there =
-                        statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).at(OPERATION, &path)?;
+                    let there = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).at(OPERATION, &path)?;
                     if (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino) {
                         return Ok(());
                     }
@@ -154,11 +120,7 @@ impl Root {
                 result => return result.at(OPERATION, &path),
             }
         }
-        Err(Error::io(
-            OPERATION,
-            path,
-            io::Error::from(io::ErrorKind::AlreadyExists),
-        ))
+        Err(Error::io(OPERATION, path, io::Error::from(io::ErrorKind::AlreadyExists)))
     }
 
     fn shown(&self, names: &[&[u8]]) -> PathBuf {
@@ -195,12 +157,10 @@ fn open_directory(parent: &OwnedFd, name: &[u8], create: bool, path: &Path) -> R
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for _ in 0..TRIES {
         match openat(parent, name, flags, Mode::empty()) {
-            Err(Errno::NOENT) if create => {
-                match mkdirat(parent, name, Mode::from_raw_mode(0o777)) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(error) => return Err(error).at("create directory", path),
-                }
-            }
+            Err(Errno::NOENT) if create => match mkdirat(parent, name, Mode::from_raw_mode(0o777)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error).at("create directory", path),
+            },
             Err(Errno::NOTDIR | Errno::LOOP) if is_link(parent, name) => {
                 return Err(Error::Archive(format!(
                     "The archive attempts to write to a file with a symlink in its path: {}",
@@ -210,11 +170,7 @@ fn open_directory(parent: &OwnedFd, name: &[u8], create: bool, path: &Path) -> R
             result => return result.at("open directory", path),
         }
     }
-    Err(Error::io(
-        "create directory",
-        path,
-        io::Error::from(io::ErrorKind::NotFound),
-    ))
+    Err(Error::io("create directory", path, io::Error::from(io::ErrorKind::NotFound)))
 }
 
 fn is_link(parent: &OwnedFd, name: &[u8]) -> bool {

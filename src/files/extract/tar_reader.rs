@@ -50,11 +50,7 @@ pub(super) struct TarReader<R> {
 
 impl<R: Read> TarReader<R> {
     pub fn new(input: R) -> TarReader<R> {
-        TarReader {
-            input,
-            left: 0,
-            padding: 0,
-        }
+        TarReader { input, left: 0, padding: 0 }
     }
 
     pub fn into_inner(self) -> R {
@@ -69,9 +65,7 @@ impl<R: Read> TarReader<R> {
             let Some(header) = self.header()? else {
                 return Ok(None);
             };
-            let size = overrides
-                .size
-                .unwrap_or(number(&header[124..136])?.max(0) as u64);
+            let size = overrides.size.unwrap_or(number(&header[124..136])?.max(0) as u64);
             let flag = header[156];
             // As in GNU tar: a hard link may have the size of its file, but has no data.
             let size = if flag == b'1' { 0 } else { size };
@@ -89,9 +83,7 @@ impl<R: Read> TarReader<R> {
 
     /// Reads of the entry's data; 0 at its end.
     pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let want = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         if want == 0 {
             return Ok(0);
         }
@@ -131,17 +123,12 @@ impl<R: Read> TarReader<R> {
             return Ok(None);
         }
         let recorded = number(&record[148..156])?;
-        let bytes = record
-            .iter()
-            .enumerate()
-            .map(|(at, &byte)| if (148..156).contains(&at) { b' ' } else { byte });
+        let bytes = record.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { b' ' } else { byte });
         let (unsigned, signed) = bytes.fold((0i64, 0i64), |(unsigned, signed), byte| {
             (unsigned + i64::from(byte), signed + i64::from(byte as i8))
         });
         if recorded != unsigned && recorded != signed {
-            return Err(Error::Archive(
-                "not a tar, or a damaged one: a header's checksum is wrong".to_owned(),
-            ));
+            return Err(Error::Archive("not a tar, or a damaged one: a header's checksum is wrong".to_owned()));
         }
         Ok(Some(record))
     }
@@ -172,10 +159,7 @@ fn read(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
 }
 
 fn truncated() -> Error {
-    Error::stream(
-        "read the tar stream",
-        io::Error::new(io::ErrorKind::UnexpectedEof, "it ends within an entry"),
-    )
+    Error::stream("read the tar stream", io::Error::new(io::ErrorKind::UnexpectedEof, "it ends within an entry"))
 }
 
 fn entry(header: &[u8; RECORD], flag: u8, overrides: Overrides) -> Result<Entry> {
@@ -206,9 +190,7 @@ fn entry(header: &[u8; RECORD], flag: u8, overrides: Overrides) -> Result<Entry>
     Ok(Entry {
         kind,
         name,
-        link: overrides
-            .link
-            .unwrap_or_else(|| until_nul(&header[157..257]).to_vec()),
+        link: overrides.link.unwrap_or_else(|| until_nul(&header[157..257]).to_vec()),
         mode: (number(&header[100..108])? & 0o7777) as u32,
         mtime: match overrides.mtime {
             Some(mtime) => mtime,
@@ -223,18 +205,10 @@ fn until_nul(field: &[u8]) -> &[u8] {
 
 /// An octal number, or a big-endian one after a first byte with the high bit.
 fn number(field: &[u8]) -> Result<i64> {
-    let bad = || {
-        Error::Archive(
-            "not a tar, or a damaged one: a header contains a number that is none".to_owned(),
-        )
-    };
+    let bad = || Error::Archive("not a tar, or a damaged one: a header contains a number that is none".to_owned());
     match field {
         [first, rest @ ..] if first & 0x80 != 0 => {
-            let start = if first & 0x40 == 0 {
-                i128::from(first & 0x3f)
-            } else {
-                i128::from(*first as i8)
-            };
+            let start = if first & 0x40 == 0 { i128::from(first & 0x3f) } else { i128::from(*first as i8) };
             let mut value = start;
             for &byte in rest {
                 value = value.checked_mul(256).ok_or_else(bad)? | i128::from(byte);
@@ -244,10 +218,7 @@ fn number(field: &[u8]) -> Result<i64> {
         _ => {
             let text = until_nul(field).trim_ascii();
             text.iter().try_fold(0i64, |value, &digit| match digit {
-                b'0'..=b'7' => value
-                    .checked_mul(8)
-                    .map(|value| value + i64::from(digit - b'0'))
-                    .ok_or_else(bad),
+                b'0'..=b'7' => value.checked_mul(8).map(|value| value + i64::from(digit - b'0')).ok_or_else(bad),
                 _ => Err(bad()),
             })
         }
@@ -258,21 +229,12 @@ fn number(field: &[u8]) -> Result<i64> {
 fn pax(mut data: &[u8], overrides: &mut Overrides) -> Result<()> {
     let bad = || Error::Archive("not a tar, or a damaged one: a malformed pax header".to_owned());
     while !data.is_empty() && data[0] != 0 {
-        let blank = data
-            .iter()
-            .take(20)
-            .position(|&byte| byte == b' ')
-            .ok_or_else(bad)?;
-        let length = decimal(&data[..blank])
-            .and_then(|length| usize::try_from(length).ok())
-            .ok_or_else(bad)?;
+        let blank = data.iter().take(20).position(|&byte| byte == b' ').ok_or_else(bad)?;
+        let length = decimal(&data[..blank]).and_then(|length| usize::try_from(length).ok()).ok_or_else(bad)?;
         let record = data.get(blank + 1..length).ok_or_else(bad)?;
         data = &data[length..];
         let record = record.strip_suffix(b"\n").ok_or_else(bad)?;
-        let equals = record
-            .iter()
-            .position(|&byte| byte == b'=')
-            .ok_or_else(bad)?;
+        let equals = record.iter().position(|&byte| byte == b'=').ok_or_else(bad)?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         match key {
             b"path" => overrides.name = Some(value.to_vec()),

@@ -16,12 +16,7 @@ use super::super::testing::{go_on, tree};
 use super::*;
 
 fn everything() -> DirScanner {
-    DirScanner::Glob {
-        includes: Some("**".into()),
-        excludes: None,
-        default_excludes: false,
-        follow_symlinks: true,
-    }
+    DirScanner::Glob { includes: Some("**".into()), excludes: None, default_excludes: false, follow_symlinks: true }
 }
 
 fn tar(dir: &Path, scanner: &DirScanner, compression: Compression) -> (Vec<u8>, u64) {
@@ -48,12 +43,7 @@ fn snapshot(dir: &Path) -> BTreeMap<PathBuf, String> {
                 pending.push(path.clone());
                 "directory".to_owned()
             } else {
-                format!(
-                    "{:o} {} {:?}",
-                    meta.mode() & 0o777,
-                    meta.mtime(),
-                    fs::read(&path).unwrap()
-                )
+                format!("{:o} {} {:?}", meta.mode() & 0o777, meta.mtime(), fs::read(&path).unwrap())
             };
             found.insert(path.strip_prefix(dir).unwrap().to_owned(), what);
         }
@@ -67,8 +57,7 @@ struct Raw(Vec<u8>);
 impl Raw {
     fn entry(mut self, flag: u8, name: &str, link: &str, data: &[u8]) -> Raw {
         let mut header = tar::Header::new_gnu();
-        header.as_old_mut().name[..name.len().min(100)]
-            .copy_from_slice(&name.as_bytes()[..name.len().min(100)]);
+        header.as_old_mut().name[..name.len().min(100)].copy_from_slice(&name.as_bytes()[..name.len().min(100)]);
         header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
         header.set_entry_type(tar::EntryType::new(flag));
         header.set_mode(0o644);
@@ -114,20 +103,10 @@ fn another_reader_agrees_with_what_is_written() {
         if let Some(link) = entry.link_name_bytes() {
             contents = format!("-> {}", String::from_utf8_lossy(&link));
         }
-        seen.insert(
-            name,
-            (
-                entry.header().entry_type(),
-                contents,
-                entry.header().mode().unwrap(),
-            ),
-        );
+        seen.insert(name, (entry.header().entry_type(), contents, entry.header().mode().unwrap()));
     }
     assert_eq!(count as usize, seen.len());
-    assert_eq!(
-        seen["ws/a/script"],
-        (tar::EntryType::Regular, "a/script".into(), 0o750)
-    );
+    assert_eq!(seen["ws/a/script"], (tar::EntryType::Regular, "a/script".into(), 0o750));
     assert_eq!(seen["ws/ünïcode €/😀"].1, "ünïcode €/😀");
     assert_eq!(seen[&format!("ws/{long}")].1, long);
     assert_eq!(seen["ws/empty/"].0, tar::EntryType::Directory);
@@ -136,13 +115,8 @@ fn another_reader_agrees_with_what_is_written() {
     let (data, _) = tar(&dir, &everything(), Compression::None);
     let mut reader = tar::Archive::new(&data[..]);
     let mut entries = reader.entries().unwrap().map(|entry| entry.unwrap());
-    let link = entries
-        .find(|entry| &*entry.path_bytes() == b"link")
-        .unwrap();
-    assert_eq!(
-        &*link.link_name_bytes().unwrap(),
-        "t".repeat(150).as_bytes()
-    );
+    let link = entries.find(|entry| &*entry.path_bytes() == b"link").unwrap();
+    assert_eq!(&*link.link_name_bytes().unwrap(), "t".repeat(150).as_bytes());
 }
 
 #[test]
@@ -186,9 +160,7 @@ fn pax_gnu_and_old_headers_are_understood() {
     let temp = tempfile::tempdir().unwrap();
     let record = |key: &str, value: &str| {
         let rest = format!(" {key}={value}\n");
-        let length = (rest.len() + 1..)
-            .find(|length| format!("{length}{rest}").len() == *length)
-            .unwrap();
+        let length = (rest.len() + 1..).find(|length| format!("{length}{rest}").len() == *length).unwrap();
         format!("{length}{rest}")
     };
     let pax = record("path", "pax/ñame")
@@ -197,12 +169,7 @@ fn pax_gnu_and_old_headers_are_understood() {
         + &record("size", "4");
     let long = "l".repeat(180);
     let data = raw()
-        .entry(
-            b'g',
-            "pax_global_header",
-            "",
-            record("comment", "0123").as_bytes(),
-        )
+        .entry(b'g', "pax_global_header", "", record("comment", "0123").as_bytes())
         .entry(b'x', "ignored", "", pax.as_bytes())
         .entry(b'0', "short", "", b"data")
         .entry(b'L', "././@LongLink", "", format!("{long}\0").as_bytes())
@@ -216,15 +183,9 @@ fn pax_gnu_and_old_headers_are_understood() {
     let file = temp.path().join("pax/ñame");
     assert_eq!(fs::read(&file).unwrap(), b"data");
     let meta = fs::metadata(&file).unwrap();
-    assert_eq!(
-        (meta.mtime(), meta.mtime_nsec(), meta.nlink()),
-        (1_500_000_000, 250_000_000, 2)
-    );
+    assert_eq!((meta.mtime(), meta.mtime_nsec(), meta.nlink()), (1_500_000_000, 250_000_000, 2));
     assert_eq!(fs::read(temp.path().join(long)).unwrap(), b"old");
-    assert_eq!(
-        fs::read_link(temp.path().join("d/link")).unwrap(),
-        Path::new("../short")
-    );
+    assert_eq!(fs::read_link(temp.path().join("d/link")).unwrap(), Path::new("../short"));
 }
 
 /// Each hostile archive fails, and the directory beside the target stays as it was.
@@ -232,50 +193,19 @@ fn pax_gnu_and_old_headers_are_understood() {
 fn nothing_escapes_from_a_tar() {
     let hostile: Vec<(&str, Vec<u8>)> = vec![
         ("parent", raw().entry(b'0', "../victim", "", b"x").end()),
-        (
-            "parent within",
-            raw().entry(b'0', "a/../../victim", "", b"x").end(),
-        ),
-        (
-            "out and in again",
-            raw().entry(b'0', "../to/x", "", b"x").end(),
-        ),
+        ("parent within", raw().entry(b'0', "a/../../victim", "", b"x").end()),
+        ("out and in again", raw().entry(b'0', "../to/x", "", b"x").end()),
         ("absolute", raw().entry(b'0', "/victim", "", b"x").end()),
-        (
-            "parent directory",
-            raw().entry(b'5', "../new/", "", b"").end(),
-        ),
+        ("parent directory", raw().entry(b'5', "../new/", "", b"").end()),
         ("root as a file", raw().entry(b'0', ".", "", b"x").end()),
         ("root as a link", raw().entry(b'2', "./", "..", b"").end()),
         ("empty name", raw().entry(b'0', "", "", b"x").end()),
-        (
-            "through own link",
-            raw()
-                .entry(b'2', "l", "..", b"")
-                .entry(b'0', "l/victim", "", b"x")
-                .end(),
-        ),
-        (
-            "directory through own link",
-            raw()
-                .entry(b'2', "l", "..", b"")
-                .entry(b'5', "l/new", "", b"")
-                .end(),
-        ),
-        (
-            "link through own link",
-            raw()
-                .entry(b'2', "l", "..", b"")
-                .entry(b'2', "l/new", "x", b"")
-                .end(),
-        ),
+        ("through own link", raw().entry(b'2', "l", "..", b"").entry(b'0', "l/victim", "", b"x").end()),
+        ("directory through own link", raw().entry(b'2', "l", "..", b"").entry(b'5', "l/new", "", b"").end()),
+        ("link through own link", raw().entry(b'2', "l", "..", b"").entry(b'2', "l/new", "x", b"").end()),
         (
             "directory exchanged for a link",
-            raw()
-                .entry(b'5', "d/", "", b"")
-                .entry(b'2', "d", "..", b"")
-                .entry(b'0', "d/victim", "", b"x")
-                .end(),
+            raw().entry(b'5', "d/", "", b"").entry(b'2', "d", "..", b"").entry(b'0', "d/victim", "", b"x").end(),
         ),
         (
             "cached directory exchanged for a link",
@@ -285,64 +215,19 @@ fn nothing_escapes_from_a_tar() {
                 .entry(b'0', "d/e/victim", "", b"x")
                 .end(),
         ),
-        (
-            "through a link that was there",
-            raw().entry(b'0', "there/victim", "", b"x").end(),
-        ),
-        (
-            "deeper through a link that was there",
-            raw().entry(b'0', "there/to/a/b", "", b"x").end(),
-        ),
-        (
-            "hard link to the outside",
-            raw()
-                .entry(b'1', "h", "../victim", b"")
-                .entry(b'0', "h", "", b"x")
-                .end(),
-        ),
-        (
-            "hard link to an absolute name",
-            raw().entry(b'1', "h", "/etc/passwd", b"").end(),
-        ),
-        (
-            "hard link through a link",
-            raw().entry(b'1', "h", "there/victim", b"").end(),
-        ),
-        (
-            "hard link to a link",
-            raw().entry(b'1', "h", "there", b"").end(),
-        ),
-        (
-            "GNU long name",
-            raw()
-                .entry(b'L', "x", "", b"../victim\0")
-                .entry(b'0', "f", "", b"x")
-                .end(),
-        ),
-        (
-            "pax path",
-            raw()
-                .entry(b'x', "x", "", b"18 path=../victim\n")
-                .entry(b'0', "f", "", b"x")
-                .end(),
-        ),
-        (
-            "GNU long hard link",
-            raw()
-                .entry(b'K', "x", "", b"../victim\0")
-                .entry(b'1', "h", "f", b"")
-                .end(),
-        ),
+        ("through a link that was there", raw().entry(b'0', "there/victim", "", b"x").end()),
+        ("deeper through a link that was there", raw().entry(b'0', "there/to/a/b", "", b"x").end()),
+        ("hard link to the outside", raw().entry(b'1', "h", "../victim", b"").entry(b'0', "h", "", b"x").end()),
+        ("hard link to an absolute name", raw().entry(b'1', "h", "/etc/passwd", b"").end()),
+        ("hard link through a link", raw().entry(b'1', "h", "there/victim", b"").end()),
+        ("hard link to a link", raw().entry(b'1', "h", "there", b"").end()),
+        ("GNU long name", raw().entry(b'L', "x", "", b"../victim\0").entry(b'0', "f", "", b"x").end()),
+        ("pax path", raw().entry(b'x', "x", "", b"18 path=../victim\n").entry(b'0', "f", "", b"x").end()),
+        ("GNU long hard link", raw().entry(b'K', "x", "", b"../victim\0").entry(b'1', "h", "f", b"").end()),
         ("device", raw().entry(b'3', "dev", "", b"").end()),
         ("pipe", raw().entry(b'6', "pipe", "", b"").end()),
         ("sparse", raw().entry(b'S', "sparse", "", b"").end()),
-        (
-            "pax sparse",
-            raw()
-                .entry(b'x', "x", "", b"22 GNU.sparse.major=1\n")
-                .entry(b'0', "f", "", b"x")
-                .end(),
-        ),
+        ("pax sparse", raw().entry(b'x', "x", "", b"22 GNU.sparse.major=1\n").entry(b'0', "f", "", b"x").end()),
     ];
     for (what, data) in hostile {
         let temp = tempfile::tempdir().unwrap();
@@ -351,21 +236,9 @@ fn nothing_escapes_from_a_tar() {
         symlink("..", to.join("there")).unwrap();
         fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let error = untar_bytes(&data, &to).expect_err(what);
-        assert!(
-            error
-                .to_string()
-                .starts_with("Failed to extract test.tar: "),
-            "{what}: {error}"
-        );
-        assert_eq!(
-            fs::read_to_string(temp.path().join("victim")).unwrap(),
-            "victim",
-            "{what}"
-        );
-        let mut names: Vec<_> = fs::read_dir(temp.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        assert!(error.to_string().starts_with("Failed to extract test.tar: "), "{what}: {error}");
+        assert_eq!(fs::read_to_string(temp.path().join("victim")).unwrap(), "victim", "{what}");
+        let mut names: Vec<_> = fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["to", "victim"], "{what}");
     }
@@ -389,10 +262,7 @@ fn messages_say_what_core_says() {
         ),
     ] {
         let error = untar_bytes(&data, temp.path()).unwrap_err();
-        assert_eq!(
-            (error.to_string().as_str(), error.kind()),
-            (message, io::ErrorKind::InvalidData)
-        );
+        assert_eq!((error.to_string().as_str(), error.kind()), (message, io::ErrorKind::InvalidData));
     }
 }
 
@@ -401,24 +271,10 @@ fn damaged_archives_are_errors_not_panics_or_allocations() {
     let temp = tempfile::tempdir().unwrap();
     let mut huge = raw().entry(b'L', "x", "", b"").0;
     huge[124..136].copy_from_slice(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff");
-    let sum: u32 = huge
-        .iter()
-        .enumerate()
-        .map(|(at, &b)| {
-            if (148..156).contains(&at) {
-                32
-            } else {
-                u32::from(b)
-            }
-        })
-        .sum();
+    let sum: u32 =
+        huge.iter().enumerate().map(|(at, &b)| if (148..156).contains(&at) { 32 } else { u32::from(b) }).sum();
     huge[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let pax = |record: &[u8]| {
-        raw()
-            .entry(b'x', "x", "", record)
-            .entry(b'0', "f", "", b"x")
-            .end()
-    };
+    let pax = |record: &[u8]| raw().entry(b'x', "x", "", record).entry(b'0', "f", "", b"x").end();
     let mut checksum = raw().entry(b'0', "f", "", b"x").end();
     checksum[0] = b'g';
     for (what, data) in [
@@ -434,10 +290,7 @@ fn damaged_archives_are_errors_not_panics_or_allocations() {
         let error = untar_bytes(&data, temp.path()).expect_err(what);
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{what}: {error}");
     }
-    let whole = raw()
-        .entry(b'0', "f", "", &[7; 700])
-        .entry(b'0', "g", "", b"x")
-        .0;
+    let whole = raw().entry(b'0', "f", "", &[7; 700]).entry(b'0', "g", "", b"x").0;
     for length in 1..whole.len() {
         let result = untar_bytes(&whole[..length], temp.path());
         // Ant takes a stream that ends between entries for complete.
@@ -462,10 +315,7 @@ fn gzip_is_checked_to_its_end() {
     let at = wrong.len() - 6;
     wrong[at] ^= 1;
     assert!(gunzip(&wrong).is_err());
-    assert_eq!(
-        gunzip(&data[..data.len() - 4]).unwrap_err().kind(),
-        io::ErrorKind::UnexpectedEof
-    );
+    assert_eq!(gunzip(&data[..data.len() - 4]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     assert!(gunzip(b"no gzip").is_err());
 
     // Members that follow each other are one stream.
@@ -490,12 +340,7 @@ fn tar_of_changing_file(compression: Compression, change: u64) -> (Result<()>, V
     let cancel = || {
         asked.set(asked.get() + 1);
         if asked.get() == 2 {
-            fs::OpenOptions::new()
-                .write(true)
-                .open(&path)
-                .unwrap()
-                .set_len(change)
-                .unwrap();
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(change).unwrap();
         }
         false
     };
@@ -519,20 +364,12 @@ fn a_file_that_shrinks_is_an_error_and_one_that_grows_is_cut() {
         let (result, data) = tar_of_changing_file(compression, 500_000);
         result.unwrap();
         untar("x", temp.path(), &mut &data[..], compression, &go_on).unwrap();
-        assert_eq!(
-            fs::metadata(temp.path().join("log")).unwrap().len(),
-            300_000
-        );
+        assert_eq!(fs::metadata(temp.path().join("log")).unwrap().len(), 300_000);
 
         let (result, data) = tar_of_changing_file(compression, 70_000);
         let error = result.unwrap_err();
         assert!(matches!(error, Error::Changed(_)), "{error}");
-        assert!(
-            error
-                .to_string()
-                .ends_with("it ended at 70000 of the 300000 bytes that it had"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("it ended at 70000 of the 300000 bytes that it had"), "{error}");
         let error = untar("x", temp.path(), &mut &data[..], compression, &go_on).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
@@ -542,26 +379,11 @@ fn a_file_that_shrinks_is_an_error_and_one_that_grows_is_cut() {
 fn an_archive_that_is_given_up_does_not_look_complete() {
     let temp = tempfile::tempdir().unwrap();
     tree(temp.path(), &["a"]);
-    let files = DirScanner::Explicit(vec![
-        ("a".into(), "a".into()),
-        ("b".into(), "missing".into()),
-    ]);
+    let files = DirScanner::Explicit(vec![("a".into(), "a".into()), ("b".into(), "missing".into())]);
     let mut gz = Vec::new();
     let error = archive::tar(temp.path(), &files, Compression::Gzip, &mut gz, &go_on).unwrap_err();
-    assert_eq!(
-        (error.kind(), error.path()),
-        (io::ErrorKind::NotFound, Some(&*temp.path().join("missing")))
-    );
-    assert!(
-        untar(
-            "x",
-            &temp.path().join("to"),
-            &mut &gz[..],
-            Compression::Gzip,
-            &go_on
-        )
-        .is_err()
-    );
+    assert_eq!((error.kind(), error.path()), (io::ErrorKind::NotFound, Some(&*temp.path().join("missing"))));
+    assert!(untar("x", &temp.path().join("to"), &mut &gz[..], Compression::Gzip, &go_on).is_err());
     let mut zip = Vec::new();
     archive::zip(temp.path(), &files, "", false, &mut zip, &go_on).unwrap_err();
     assert!(unzip("x", &temp.path().join("to"), &mut &zip[..], &go_on).is_err());
@@ -571,21 +393,8 @@ fn an_archive_that_is_given_up_does_not_look_complete() {
 fn what_has_no_contents_is_not_archived() {
     let temp = tempfile::tempdir().unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(temp.path().join("socket")).unwrap();
-    let error = archive::tar(
-        temp.path(),
-        &everything(),
-        Compression::None,
-        &mut Vec::new(),
-        &go_on,
-    )
-    .unwrap_err();
-    assert_eq!(
-        (error.kind(), error.path()),
-        (
-            io::ErrorKind::Unsupported,
-            Some(&*temp.path().join("socket"))
-        )
-    );
+    let error = archive::tar(temp.path(), &everything(), Compression::None, &mut Vec::new(), &go_on).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (io::ErrorKind::Unsupported, Some(&*temp.path().join("socket"))));
 }
 
 #[test]
@@ -593,10 +402,7 @@ fn sizes_beyond_octal_are_written_and_read() {
     // A sparse file of 9 GiB whose header only is looked at: the reader is stopped at its data.
     let temp = tempfile::tempdir().unwrap();
     let size = 9u64 << 30;
-    fs::File::create(temp.path().join("big"))
-        .unwrap()
-        .set_len(size)
-        .unwrap();
+    fs::File::create(temp.path().join("big")).unwrap().set_len(size).unwrap();
     let wrote = std::cell::Cell::new(0);
     let cancel = || {
         wrote.set(wrote.get() + 1);
@@ -604,18 +410,10 @@ fn sizes_beyond_octal_are_written_and_read() {
     };
     let mut out = Vec::new();
     let mut archiver = TarArchiver::new(&mut out, Compression::None, &cancel);
-    assert!(
-        archiver
-            .visit(&temp.path().join("big"), Path::new("big"))
-            .unwrap_err()
-            .is_interrupted()
-    );
+    assert!(archiver.visit(&temp.path().join("big"), Path::new("big")).unwrap_err().is_interrupted());
     drop(archiver);
     // What the buffer held is dropped with the archive, but three portions are more than it holds.
-    assert_eq!(
-        &out[124..136],
-        [&[0x80, 0, 0, 0][..], &size.to_be_bytes()].concat()
-    );
+    assert_eq!(&out[124..136], [&[0x80, 0, 0, 0][..], &size.to_be_bytes()].concat());
     let mut header = tar::Header::new_old();
     header.as_mut_bytes().copy_from_slice(&out[..512]);
     assert_eq!(header.size().unwrap(), size);
@@ -627,24 +425,16 @@ fn sizes_beyond_octal_are_written_and_read() {
 fn extraction_can_be_cancelled() {
     let temp = tempfile::tempdir().unwrap();
     let data = raw().entry(b'0', "f", "", b"x").end();
-    let error = untar("x", temp.path(), &mut &data[..], Compression::None, &|| {
-        true
-    })
-    .unwrap_err();
+    let error = untar("x", temp.path(), &mut &data[..], Compression::None, &|| true).unwrap_err();
     assert!(error.is_interrupted());
-    assert!(
-        unzip("x", temp.path(), &mut &data[..], &|| true)
-            .unwrap_err()
-            .is_interrupted()
-    );
+    assert!(unzip("x", temp.path(), &mut &data[..], &|| true).unwrap_err().is_interrupted());
 }
 
 /// A zip with the given names, as they are.
 fn zip_of(names: &[&str]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for name in names {
-        zip.start_file(*name, zip::write::SimpleFileOptions::default())
-            .unwrap();
+        zip.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
         zip.write_all(b"hostile").unwrap();
     }
     zip.finish().unwrap().into_inner()
@@ -652,23 +442,15 @@ fn zip_of(names: &[&str]) -> Vec<u8> {
 
 #[test]
 fn nothing_escapes_from_a_zip() {
-    for names in [
-        &["../victim"][..],
-        &["a/../../victim"],
-        &["/victim"],
-        &["there/victim"],
-        &["ok", "../victim"],
-        &["../new/x"],
-    ] {
+    for names in
+        [&["../victim"][..], &["a/../../victim"], &["/victim"], &["there/victim"], &["ok", "../victim"], &["../new/x"]]
+    {
         let temp = tempfile::tempdir().unwrap();
         let to = temp.path().join("to");
         tree(temp.path(), &["victim", "to/"]);
         symlink("..", to.join("there")).unwrap();
         // The writer may refuse a name that we want to see refused by the reader: same length, then patched.
-        let placeholders: Vec<String> = names
-            .iter()
-            .map(|name| name.replace('.', "_").replace('/', "+"))
-            .collect();
+        let placeholders: Vec<String> = names.iter().map(|name| name.replace('.', "_").replace('/', "+")).collect();
         let mut data = zip_of(&placeholders.iter().map(String::as_str).collect::<Vec<_>>());
         for (placeholder, name) in placeholders.iter().zip(names) {
             let places: Vec<usize> = data
@@ -689,10 +471,7 @@ fn nothing_escapes_from_a_zip() {
                 "Zip x.zip contains illegal file name that breaks out of the target directory: ../victim"
             );
         }
-        assert_eq!(
-            fs::read_to_string(temp.path().join("victim")).unwrap(),
-            "victim"
-        );
+        assert_eq!(fs::read_to_string(temp.path().join("victim")).unwrap(), "victim");
         assert!(!temp.path().join("new").exists());
     }
 }
@@ -706,28 +485,14 @@ fn zips_keep_modes_times_and_prefix_and_follow_links() {
     set_last_modified(&from.join("d/script"), 1_234_567_891_000).unwrap();
     symlink("d/script", from.join("link")).unwrap();
     let mut data = Vec::new();
-    let count = archive::zip(
-        &from,
-        &DirScanner::Full,
-        "pre/fix",
-        false,
-        &mut data,
-        &go_on,
-    )
-    .unwrap();
+    let count = archive::zip(&from, &DirScanner::Full, "pre/fix", false, &mut data, &go_on).unwrap();
     assert_eq!(count, 6);
     unzip("x", &to, &mut &data[..], &go_on).unwrap();
     let base = to.join("pre/fix/from");
     assert_eq!(mode(&base.join("d/script")).unwrap(), 0o750);
-    assert_eq!(
-        fs::metadata(base.join("d/script")).unwrap().mtime(),
-        1_234_567_891
-    );
+    assert_eq!(fs::metadata(base.join("d/script")).unwrap().mtime(), 1_234_567_891);
     assert_eq!(fs::read_to_string(base.join("link")).unwrap(), "d/script");
-    assert_eq!(
-        fs::read_to_string(base.join("ünïcode €")).unwrap(),
-        "ünïcode €"
-    );
+    assert_eq!(fs::read_to_string(base.join("ünïcode €")).unwrap(), "ünïcode €");
     assert!(base.join("empty").is_dir());
 
     // Also from a file, and to where something is.
@@ -735,12 +500,7 @@ fn zips_keep_modes_times_and_prefix_and_follow_links() {
     fs::write(&file, &data).unwrap();
     unzip_file(&file, &to, &go_on).unwrap();
     assert!(archive::zip(&from, &DirScanner::Full, "", true, &mut Vec::new(), &go_on).is_err());
-    assert!(
-        unzip("x", &to, &mut &b"no zip"[..], &go_on)
-            .unwrap_err()
-            .to_string()
-            .starts_with("Zip x can't be read")
-    );
+    assert!(unzip("x", &to, &mut &b"no zip"[..], &go_on).unwrap_err().to_string().starts_with("Zip x can't be read"));
     for length in (0..data.len()).step_by(7) {
         assert!(unzip("x", &to, &mut &data[..length], &go_on).is_err());
     }
@@ -748,14 +508,7 @@ fn zips_keep_modes_times_and_prefix_and_follow_links() {
 
 #[test]
 fn zip_dates() {
-    for seconds in [
-        315_532_800,
-        951_782_400,
-        951_868_800,
-        1_709_164_800,
-        1_709_251_198,
-        4_102_444_798,
-    ] {
+    for seconds in [315_532_800, 951_782_400, 951_868_800, 1_709_164_800, 1_709_251_198, 4_102_444_798] {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("f");
         fs::write(&file, "").unwrap();
@@ -765,10 +518,7 @@ fn zip_dates() {
         archiver.visit(&file, Path::new("f")).unwrap();
         archiver.finish().unwrap();
         let mut zip = ZipArchive::new(Cursor::new(out)).unwrap();
-        assert_eq!(
-            unix_time(zip.by_index(0).unwrap().last_modified().unwrap()),
-            seconds
-        );
+        assert_eq!(unix_time(zip.by_index(0).unwrap().last_modified().unwrap()), seconds);
     }
 }
 
@@ -795,9 +545,7 @@ fn node() -> impl Strategy<Value = Node> {
             .prop_map(|(data, mode)| Node::File(data, mode | 0o400)),
         1 => "[a-c./]{1,150}".prop_map(Node::Link),
     ];
-    leaf.prop_recursive(4, 24, 4, |inner| {
-        prop::collection::btree_map(name(), inner, 0..4).prop_map(Node::Directory)
-    })
+    leaf.prop_recursive(4, 24, 4, |inner| prop::collection::btree_map(name(), inner, 0..4).prop_map(Node::Directory))
 }
 
 fn build(path: &Path, node: &Node, time: i64) {
