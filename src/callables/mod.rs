@@ -4,8 +4,11 @@
 //! and processes, and reaches the controller through the handles that the call opens (streams, exported objects).
 //! It never sees a socket, a frame or another call.
 
+mod archiver;
 mod call;
 mod dispatch;
+mod file_path;
+mod virtual_file;
 
 pub use crate::channel::{Throw, ThrowClass, plain};
 pub use call::{Agent, Call, Exported, Outcome, Reply};
@@ -34,4 +37,4 @@ pub struct Entry {
 }
 
 /// All that this agent executes natively.
-pub const TABLES: &[&[Entry]] = &[];
+pub const TABLES: &[&[Entry]] = &[file_path::ENTRIES, archiver::ENTRIES, virtual_file::ENTRIES];

@@ -21,8 +21,9 @@ impl Charset {
         match name.to_ascii_lowercase().as_str() {
             "utf-8" | "utf8" | "utf_8" | "unicode-1-1-utf-8" => Some(Charset::Utf8),
             "us-ascii" | "ascii" | "ascii7" | "iso646-us" | "iso_646.irv:1991" | "iso_646.irv:1983" | "us"
-            | "ansi_x3.4-1968" | "ansi_x3.4-1986" | "cp367" | "ibm367" | "646" | "csascii" | "default"
-            | "iso-ir-6" => Some(Charset::Single(0x80)),
+            | "ansi_x3.4-1968" | "ansi_x3.4-1986" | "cp367" | "ibm367" | "646" | "csascii" | "default" | "iso-ir-6" => {
+                Some(Charset::Single(0x80))
+            }
             "iso-8859-1" | "iso8859_1" | "iso_8859-1" | "iso_8859_1" | "iso_8859-1:1987" | "iso8859-1" | "8859_1"
             | "latin1" | "l1" | "ibm819" | "ibm-819" | "cp819" | "819" | "csisolatin1" | "iso-ir-100" => {
                 Some(Charset::Single(0x100))

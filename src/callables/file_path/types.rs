@@ -299,3 +299,8 @@ pub(crate) fn mkdirs_for(file: &Path) -> Result<(), Throw> {
         _ => Ok(()),
     }
 }
+
+/// A number of files as Java counts them.
+pub(crate) fn count(files: u64) -> i32 {
+    i32::try_from(files).unwrap_or(i32::MAX)
+}
