@@ -6,8 +6,16 @@
 
 mod archiver;
 mod call;
+pub mod connect;
+pub mod diagnostics;
 mod dispatch;
+pub mod environment;
 mod file_path;
+pub mod monitors;
+pub mod plugins;
+#[cfg(test)]
+mod recorded;
+mod version;
 mod virtual_file;
 
 pub use crate::channel::{Throw, ThrowClass, plain};
@@ -37,4 +45,13 @@ pub struct Entry {
 }
 
 /// All that this agent executes natively.
-pub const TABLES: &[&[Entry]] = &[file_path::ENTRIES, archiver::ENTRIES, virtual_file::ENTRIES];
+pub const TABLES: &[&[Entry]] = &[
+    connect::ENTRIES,
+    monitors::ENTRIES,
+    environment::ENTRIES,
+    diagnostics::ENTRIES,
+    plugins::ENTRIES,
+    file_path::ENTRIES,
+    archiver::ENTRIES,
+    virtual_file::ENTRIES,
+];
