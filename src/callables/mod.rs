@@ -4,17 +4,20 @@
 //! and processes, and reaches the controller through the handles that the call opens (streams, exported objects).
 //! It never sees a socket, a frame or another call.
 
+mod archiver;
 mod call;
 pub mod connect;
 pub mod diagnostics;
 mod dispatch;
 pub mod environment;
+mod file_path;
 pub mod monitors;
 pub mod plugins;
 #[cfg(test)]
 mod recorded;
 pub mod suid;
 mod version;
+mod virtual_file;
 
 pub use crate::channel::{Throw, ThrowClass, plain};
 pub use call::{Agent, Call, Exported, Outcome, Reply};
@@ -43,8 +46,16 @@ pub struct Entry {
 }
 
 /// All that this agent executes natively.
-pub const TABLES: &[&[Entry]] =
-    &[connect::ENTRIES, monitors::ENTRIES, environment::ENTRIES, diagnostics::ENTRIES, plugins::ENTRIES];
+pub const TABLES: &[&[Entry]] = &[
+    connect::ENTRIES,
+    monitors::ENTRIES,
+    environment::ENTRIES,
+    diagnostics::ENTRIES,
+    plugins::ENTRIES,
+    file_path::ENTRIES,
+    archiver::ENTRIES,
+    virtual_file::ENTRIES,
+];
 
 #[cfg(test)]
 mod tests {
