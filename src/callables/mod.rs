@@ -5,6 +5,7 @@
 //! It never sees a socket, a frame or another call.
 
 mod call;
+pub mod listener;
 mod throw;
 
 pub use call::{Agent, Call, Exported, Outcome, Reply};

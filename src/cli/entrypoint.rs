@@ -29,12 +29,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
 ];
 
 /// Variables of the script that choose or configure a JVM.
-pub const NO_EFFECT: &[&str] = &[
-    "JENKINS_JAVA_BIN",
-    "JENKINS_JAVA_OPTS",
-    "JAVA_OPTS",
-    "JENKINS_AGENT_FILE",
-];
+pub const NO_EFFECT: &[&str] = &["JENKINS_JAVA_BIN", "JENKINS_JAVA_OPTS", "JAVA_OPTS", "JENKINS_AGENT_FILE"];
 
 /// What the process was started with.
 pub struct Invocation<'a> {
@@ -73,12 +68,7 @@ pub enum Action {
 /// # Errors
 /// A command line or environment that can't be used.
 pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
-    let Invocation {
-        program,
-        arguments,
-        environment,
-        read_file,
-    } = *invocation;
+    let Invocation { program, arguments, environment, read_file } = *invocation;
     match arguments {
         [command, rest @ ..] if command == "demo" => return Ok(Action::Demo(rest.to_vec())),
         [command, rest @ ..] if command == "decode" => return Ok(Action::Decode(rest.to_vec())),
@@ -92,14 +82,9 @@ pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
     let mut notes = Vec::new();
     let from_environment = parse_environment(environment, read_file, &mut notes);
     // Asking for help must not depend on an environment in order.
-    for source in [Some(&command_line), from_environment.as_ref().ok()]
-        .into_iter()
-        .flatten()
-    {
+    for source in [Some(&command_line), from_environment.as_ref().ok()].into_iter().flatten() {
         if let Some(given) = source.given.iter().find(|given| given.opt == Opt::Version) {
-            return Ok(Action::Version {
-                own: given.spelling.starts_with("--"),
-            });
+            return Ok(Action::Version { own: given.spelling.starts_with("--") });
         }
         if source.has(Opt::Help) {
             return Ok(Action::Help);
@@ -116,18 +101,14 @@ pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
 
 fn is_entrypoint(program: &str) -> bool {
     let name = program.rsplit('/').next().unwrap_or(program);
-    ["jenkins-agent", "jenkins-slave"].iter().any(|script| {
-        name.strip_prefix(script)
-            .is_some_and(|rest| rest.is_empty() || rest == ".sh")
-    })
+    ["jenkins-agent", "jenkins-slave"]
+        .iter()
+        .any(|script| name.strip_prefix(script).is_some_and(|rest| rest.is_empty() || rest == ".sh"))
 }
 
 /// Set and not empty, which is what the script's tests ask.
 fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
-    environment
-        .get(name)
-        .map(String::as_str)
-        .filter(|value| !value.is_empty())
+    environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
 }
 
 /// Whether what a build runs, or the controller asks for, may see this variable. `JENKINS_SECRET` is
@@ -135,9 +116,9 @@ fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
 pub fn visible_to_builds(name: &str, value: &str) -> bool {
     match name {
         "JENKINS_SECRET" => false,
-        "REMOTING_OPTS" => !["secret", "credentials", "websocketheader"]
-            .iter()
-            .any(|word| value.to_ascii_lowercase().contains(word)),
+        "REMOTING_OPTS" => {
+            !["secret", "credentials", "websocketheader"].iter().any(|word| value.to_ascii_lowercase().contains(word))
+        }
         _ => true,
     }
 }
@@ -156,11 +137,7 @@ fn parse_environment(
         result.positional.extend(parsed.positional);
         Ok(())
     };
-    let name = if set(environment, "JENKINS_NAME").is_some() {
-        "JENKINS_NAME"
-    } else {
-        "JENKINS_AGENT_NAME"
-    };
+    let name = if set(environment, "JENKINS_NAME").is_some() { "JENKINS_NAME" } else { "JENKINS_AGENT_NAME" };
     for (variable, option) in [
         ("JENKINS_SECRET", "-secret"),
         (name, "-name"),
@@ -185,31 +162,22 @@ fn parse_environment(
         }
     }
     if let Some(value) = set(environment, "REMOTING_OPTS") {
-        let words = shell_words(value, environment)
-            .map_err(|reason| UsageError(format!("REMOTING_OPTS: {reason}")))?;
+        let words = shell_words(value, environment).map_err(|reason| UsageError(format!("REMOTING_OPTS: {reason}")))?;
         add("REMOTING_OPTS", words)?;
     }
 
-    let idle: Vec<&str> = NO_EFFECT
-        .iter()
-        .copied()
-        .filter(|name| set(environment, name).is_some())
-        .collect();
+    let idle: Vec<&str> = NO_EFFECT.iter().copied().filter(|name| set(environment, name).is_some()).collect();
     if !idle.is_empty() {
         notes.push(format!("No effect without a JVM: {}", idle.join(", ")));
     }
-    let java = set(environment, "JENKINS_JAVA_OPTS")
-        .or(set(environment, "JAVA_OPTS"))
-        .unwrap_or("");
+    let java = set(environment, "JENKINS_JAVA_OPTS").or(set(environment, "JAVA_OPTS")).unwrap_or("");
     for (property, instead) in [
         ("proxyHost", "HTTPS_PROXY, HTTP_PROXY and NO_PROXY"),
         ("proxyCredentials", "-proxyCredentials"),
         ("trustStore", "-cert @FILE or SSL_CERT_FILE"),
     ] {
         if java.contains(property) {
-            notes.push(format!(
-                "The Java options set {property}; use {instead} instead"
-            ));
+            notes.push(format!("The Java options set {property}; use {instead} instead"));
         }
     }
     Ok(result)
@@ -220,16 +188,8 @@ fn parse_environment(
 /// script would fail.
 fn option_words(option: &str, value: &str) -> Vec<String> {
     let words: Vec<&str> = value.split_whitespace().collect();
-    let more = words
-        .iter()
-        .position(|word| options::find(word).is_some())
-        .filter(|&at| at > 0)
-        .unwrap_or(words.len());
-    let head = if more == words.len() {
-        value.trim().to_owned()
-    } else {
-        words[..more].join(" ")
-    };
+    let more = words.iter().position(|word| options::find(word).is_some()).filter(|&at| at > 0).unwrap_or(words.len());
+    let head = if more == words.len() { value.trim().to_owned() } else { words[..more].join(" ") };
     let mut result = vec![option.to_owned(), head];
     result.extend(words[more..].iter().map(|&word| word.to_owned()));
     result
@@ -279,9 +239,7 @@ fn shell_words(text: &str, environment: &Environment) -> Result<Vec<String>, Str
                     }
                     Some(c) if c.is_ascii_alphabetic() || *c == '_' => {
                         let mut name = String::new();
-                        while let Some(c) =
-                            chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_')
-                        {
+                        while let Some(c) = chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
                             name.push(c);
                         }
                         environment.get(&name).cloned().unwrap_or_default()

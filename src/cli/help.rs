@@ -58,23 +58,14 @@ pub fn text(exit_codes: &[(u8, &str)]) -> String {
                 let _ = write!(names, " {value}");
             }
             let _ = writeln!(out, "  {names}");
-            wrap(
-                &mut out,
-                row.no_effect
-                    .map_or(row.help.to_owned(), |why| format!("No effect: {why}."))
-                    .as_str(),
-            );
+            wrap(&mut out, row.no_effect.map_or(row.help.to_owned(), |why| format!("No effect: {why}.")).as_str());
         }
     }
     out.push_str("\nEnvironment (the command line wins):\n");
     for (name, meaning) in entrypoint::VARIABLES {
         let _ = writeln!(out, "  {name:<26} {meaning}");
     }
-    let _ = writeln!(
-        out,
-        "  {} have no effect.",
-        entrypoint::NO_EFFECT.join(", ")
-    );
+    let _ = writeln!(out, "  {} have no effect.", entrypoint::NO_EFFECT.join(", "));
     out.push_str(
         "  Started under the name jenkins-agent with one argument that is no option, the agent runs it as a command.\n",
     );
@@ -113,8 +104,7 @@ mod tests {
         for row in OPTIONS {
             let start = format!("  {}", row.spelling());
             let lines = text.lines().filter(|line| {
-                line.strip_prefix(&start)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ',']))
+                line.strip_prefix(&start).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ',']))
             });
             assert_eq!(lines.count(), 1, "{}", row.spelling());
             for name in row.names {

@@ -45,9 +45,7 @@ pub fn parse(body: &[u8], secret: Option<&Secret>) -> Result<Vec<String>, JnlpEr
         None => body,
         Some(secret) => {
             let key = key(secret.expose()).ok_or(JnlpError::Secret)?;
-            let (iv, text) = body
-                .split_first_chunk::<16>()
-                .ok_or(JnlpError::TooShort(body.len()))?;
+            let (iv, text) = body.split_first_chunk::<16>().ok_or(JnlpError::TooShort(body.len()))?;
             decrypted = decrypt_cfb8(&key, *iv, text)?;
             &decrypted
         }
@@ -58,10 +56,7 @@ pub fn parse(body: &[u8], secret: Option<&Secret>) -> Result<Vec<String>, JnlpEr
 
 fn key(secret: &str) -> Option<[u8; 16]> {
     let mut key = [0; 16];
-    for (byte, digits) in key
-        .iter_mut()
-        .zip(secret.as_bytes().get(..32)?.chunks_exact(2))
-    {
+    for (byte, digits) in key.iter_mut().zip(secret.as_bytes().get(..32)?.chunks_exact(2)) {
         let digits = std::str::from_utf8(digits).ok()?;
         if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
@@ -74,8 +69,7 @@ fn key(secret: &str) -> Option<[u8; 16]> {
 /// `AES/CFB8/NoPadding`. The mode needs one byte of the block cipher's output for each byte of text.
 /// QUIC's header protection (RFC 9001, section 5.4.3) is AES-ECB of a sample and gives the first five.
 fn decrypt_cfb8(key: &[u8; 16], iv: [u8; 16], text: &[u8]) -> Result<Vec<u8>, JnlpError> {
-    let cipher =
-        quic::HeaderProtectionKey::new(&quic::AES_128, key).map_err(|_| JnlpError::Secret)?;
+    let cipher = quic::HeaderProtectionKey::new(&quic::AES_128, key).map_err(|_| JnlpError::Secret)?;
     let mut register = iv;
     text.iter()
         .map(|&byte| {
@@ -122,11 +116,7 @@ fn arguments(xml: &str) -> Result<Vec<String>, JnlpError> {
             let (tag, next) = split_tag(after)?;
             rest = next;
             any_element = true;
-            let name = tag
-                .trim_end_matches('/')
-                .split_whitespace()
-                .next()
-                .unwrap_or("");
+            let name = tag.trim_end_matches('/').split_whitespace().next().unwrap_or("");
             match name {
                 "argument" if found.len() == MAX_ARGUMENTS => {
                     return Err(JnlpError::NotJnlp("it has too many arguments"));
@@ -148,8 +138,7 @@ fn arguments(xml: &str) -> Result<Vec<String>, JnlpError> {
 }
 
 fn skip_past<'a>(text: &'a str, end: &str) -> Result<(&'a str, &'a str), JnlpError> {
-    text.split_once(end)
-        .ok_or(JnlpError::NotJnlp("it ends early"))
+    text.split_once(end).ok_or(JnlpError::NotJnlp("it ends early"))
 }
 
 /// Up to the `>` that is not in an attribute's quotes.
@@ -229,14 +218,8 @@ mod tests {
                 "<?xml version='1.0'?>\n<!-- <argument>no</argument> -->\n<j><argument a='>'>x</argument ></j>",
                 Some(vec!["x"]),
             ),
-            (
-                "<j><argument><![CDATA[<&>]]></argument><argument/></j>",
-                Some(vec!["<&>", ""]),
-            ),
-            (
-                "<!DOCTYPE j [<!ENTITY a \"b\">]><j><argument>&a;</argument></j>",
-                None,
-            ),
+            ("<j><argument><![CDATA[<&>]]></argument><argument/></j>", Some(vec!["<&>", ""])),
+            ("<!DOCTYPE j [<!ENTITY a \"b\">]><j><argument>&a;</argument></j>", None),
             ("<j><argument>&a;</argument></j>", None),
             ("<j><argument>&#xD800;</argument></j>", None),
             ("<j><argument>x", None),
@@ -245,11 +228,7 @@ mod tests {
             ("", None),
             ("<j", None),
         ] {
-            assert_eq!(
-                arguments(xml).ok(),
-                expected.map(|e| e.iter().map(|s| s.to_string()).collect()),
-                "{xml}"
-            );
+            assert_eq!(arguments(xml).ok(), expected.map(|e| e.iter().map(|s| s.to_string()).collect()), "{xml}");
         }
         let many = format!("<j>{}</j>", "<argument/>".repeat(MAX_ARGUMENTS + 1));
         assert!(arguments(&many).is_err());
@@ -268,10 +247,7 @@ mod tests {
         let key: [u8; 16] = hex("2b7e151628aed2a6abf7158809cf4f3c").try_into().unwrap();
         let iv: [u8; 16] = hex("000102030405060708090a0b0c0d0e0f").try_into().unwrap();
         let text = hex("3b79424c9c0dd436bace9e0ed4586a4f32b9");
-        assert_eq!(
-            decrypt_cfb8(&key, iv, &text).unwrap(),
-            hex("6bc1bee22e409f96e93d7e117393172aae2d")
-        );
+        assert_eq!(decrypt_cfb8(&key, iv, &text).unwrap(), hex("6bc1bee22e409f96e93d7e117393172aae2d"));
     }
 
     fn encrypt(secret: &str, iv: [u8; 16], text: &[u8]) -> Vec<u8> {
@@ -288,32 +264,14 @@ mod tests {
     fn encrypted() {
         let secret = "2b7e151628aed2a6abf7158809cf4f3c00112233445566778899aabbccddeeff";
         let body = encrypt(secret, [7; 16], JNLP.as_bytes());
-        assert_eq!(
-            parse(&body, Some(&Secret::new(secret))),
-            parse(JNLP.as_bytes(), None)
-        );
+        assert_eq!(parse(&body, Some(&Secret::new(secret))), parse(JNLP.as_bytes(), None));
 
         let other = secret.replace('2', "3");
-        assert!(matches!(
-            parse(&body, Some(&Secret::new(other))),
-            Err(JnlpError::NotJnlp(_))
-        ));
-        assert_eq!(
-            parse(&body, Some(&Secret::new("zz"))),
-            Err(JnlpError::Secret)
-        );
-        assert_eq!(
-            parse(&body, Some(&Secret::new("+1".repeat(16)))),
-            Err(JnlpError::Secret)
-        );
-        assert_eq!(
-            parse(&body[..15], Some(&Secret::new(secret))),
-            Err(JnlpError::TooShort(15))
-        );
-        assert_eq!(
-            parse(&vec![0; MAX_SIZE + 1], None),
-            Err(JnlpError::TooLarge(MAX_SIZE + 1))
-        );
+        assert!(matches!(parse(&body, Some(&Secret::new(other))), Err(JnlpError::NotJnlp(_))));
+        assert_eq!(parse(&body, Some(&Secret::new("zz"))), Err(JnlpError::Secret));
+        assert_eq!(parse(&body, Some(&Secret::new("+1".repeat(16)))), Err(JnlpError::Secret));
+        assert_eq!(parse(&body[..15], Some(&Secret::new(secret))), Err(JnlpError::TooShort(15)));
+        assert_eq!(parse(&vec![0; MAX_SIZE + 1], None), Err(JnlpError::TooLarge(MAX_SIZE + 1)));
     }
 
     proptest! {

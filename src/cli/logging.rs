@@ -59,20 +59,9 @@ impl RotatingFile {
     fn open(base: PathBuf, numbered: bool, limit: u64, count: u32) -> io::Result<Self> {
         let first = name(&base, numbered, 0);
         let rotates = std::fs::metadata(&first).map_or(true, |metadata| metadata.is_file());
-        let file = if rotates {
-            turn_over(&base, numbered, count)?
-        } else {
-            OpenOptions::new().append(true).open(&first)?
-        };
-        Ok(Self {
-            base,
-            numbered,
-            limit,
-            count,
-            size: 0,
-            file,
-            rotates,
-        })
+        let file =
+            if rotates { turn_over(&base, numbered, count)? } else { OpenOptions::new().append(true).open(&first)? };
+        Ok(Self { base, numbered, limit, count, size: 0, file, rotates })
     }
 
     fn write_entry(&mut self, entry: &str) -> io::Result<()> {
@@ -116,14 +105,8 @@ pub fn install(
 ) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let screen = Lines::new(settings.format, colours, io::stderr());
-    let file = file.map(|file| FileLines {
-        format: settings.format,
-        file: Mutex::new(Some(file)),
-    });
-    let subscriber = tracing_subscriber::registry()
-        .with(targets(settings.verbosity))
-        .with(screen)
-        .with(file);
+    let file = file.map(|file| FileLines { format: settings.format, file: Mutex::new(Some(file)) });
+    let subscriber = tracing_subscriber::registry().with(targets(settings.verbosity)).with(screen).with(file);
     tracing::subscriber::set_global_default(subscriber)
 }
 
@@ -134,10 +117,7 @@ fn targets(verbosity: u8) -> Targets {
         1 => (Level::INFO, Level::DEBUG),
         _ => (Level::DEBUG, Level::TRACE),
     };
-    Targets::new()
-        .with_default(libraries)
-        .with_target("inbound_agent", own)
-        .with_target(milestones::TARGET, own)
+    Targets::new().with_default(libraries).with_target("inbound_agent", own).with_target(milestones::TARGET, own)
 }
 
 /// Writes every entry to a stream.
@@ -149,11 +129,7 @@ struct Lines<W> {
 
 impl<W> Lines<W> {
     fn new(format: LogFormat, colours: bool, out: W) -> Self {
-        Self {
-            format,
-            colours,
-            out: Mutex::new(out),
-        }
+        Self { format, colours, out: Mutex::new(out) }
     }
 }
 
@@ -184,10 +160,7 @@ impl<S: Subscriber> Layer<S> for FileLines {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = file.as_mut().and_then(|open| {
             let error = open.write_entry(&entry).err()?;
-            Some(format!(
-                "Cannot write the log {}: {error}\n",
-                open.base.display()
-            ))
+            Some(format!("Cannot write the log {}: {error}\n", open.base.display()))
         });
         if let Some(message) = failed {
             *file = None;
@@ -271,34 +244,24 @@ fn civil(days: u64) -> (u64, usize, u64) {
     // Counted from 0000-03-01, so that a leap day ends its year.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     (year, month as usize, day)
 }
 
 fn java_time(since: Duration) -> String {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let seconds = since.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
     let hour = seconds / 3_600 % 24;
     let half = if hour < 12 { "AM" } else { "PM" };
     let hour = (hour + 11) % 12 + 1;
     let (minute, second) = (seconds / 60 % 60, seconds % 60);
-    format!(
-        "{} {day}, {year} {hour}:{minute:02}:{second:02} {half}",
-        MONTHS[month - 1]
-    )
+    format!("{} {day}, {year} {hour}:{minute:02}:{second:02} {half}", MONTHS[month - 1])
 }
 
 fn rfc3339(since: Duration) -> String {
@@ -342,31 +305,11 @@ mod tests {
     fn times() {
         for (seconds, java, iso) in [
             (0, "Jan 1, 1970 12:00:00 AM", "1970-01-01T00:00:00.007Z"),
-            (
-                951_782_399,
-                "Feb 28, 2000 11:59:59 PM",
-                "2000-02-28T23:59:59.007Z",
-            ),
-            (
-                951_782_400,
-                "Feb 29, 2000 12:00:00 AM",
-                "2000-02-29T00:00:00.007Z",
-            ),
-            (
-                1_795_459_520,
-                "Nov 23, 2026 6:45:20 PM",
-                "2026-11-23T18:45:20.007Z",
-            ),
-            (
-                4_107_542_400,
-                "Mar 1, 2100 12:00:00 AM",
-                "2100-03-01T00:00:00.007Z",
-            ),
-            (
-                1_735_646_400,
-                "Dec 31, 2024 12:00:00 PM",
-                "2024-12-31T12:00:00.007Z",
-            ),
+            (951_782_399, "Feb 28, 2000 11:59:59 PM", "2000-02-28T23:59:59.007Z"),
+            (951_782_400, "Feb 29, 2000 12:00:00 AM", "2000-02-29T00:00:00.007Z"),
+            (1_795_459_520, "Nov 23, 2026 6:45:20 PM", "2026-11-23T18:45:20.007Z"),
+            (4_107_542_400, "Mar 1, 2100 12:00:00 AM", "2100-03-01T00:00:00.007Z"),
+            (1_735_646_400, "Dec 31, 2024 12:00:00 PM", "2024-12-31T12:00:00.007Z"),
         ] {
             let since = Duration::new(seconds, 7_000_000);
             assert_eq!(java_time(since), java);
@@ -383,19 +326,8 @@ mod tests {
             tracing::trace!(target: "t", "finer");
         });
         let messages: Vec<&str> = text.lines().skip(1).step_by(2).collect();
-        assert_eq!(
-            messages,
-            [
-                "SEVERE: bad",
-                "WARNING: odd peer=h:1 tries=3",
-                "FINE: fine",
-                "FINER: finer"
-            ]
-        );
-        assert!(
-            text.lines().step_by(2).all(|line| line.ends_with("M t")),
-            "{text}"
-        );
+        assert_eq!(messages, ["SEVERE: bad", "WARNING: odd peer=h:1 tries=3", "FINE: fine", "FINER: finer"]);
+        assert!(text.lines().step_by(2).all(|line| line.ends_with("M t")), "{text}");
     }
 
     #[test]
@@ -404,10 +336,7 @@ mod tests {
             tracing::info!(target: "t", level = "not this one", peer = "\"h\"", "two\nlines");
             tracing::warn!(target: "t", "next");
         });
-        let objects: Vec<serde_json::Value> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let objects: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(objects.len(), 2);
         assert_eq!(objects[0]["level"], "INFO");
         assert_eq!(objects[0]["message"], "two\nlines");
@@ -418,17 +347,12 @@ mod tests {
 
     #[test]
     fn verbosity() {
-        for (verbosity, own, library) in [
-            (0, Level::INFO, Level::INFO),
-            (1, Level::DEBUG, Level::INFO),
-            (2, Level::TRACE, Level::DEBUG),
-        ] {
+        for (verbosity, own, library) in
+            [(0, Level::INFO, Level::INFO), (1, Level::DEBUG, Level::INFO), (2, Level::TRACE, Level::DEBUG)]
+        {
             let targets = targets(verbosity);
             for level in [Level::INFO, Level::DEBUG, Level::TRACE] {
-                assert_eq!(
-                    targets.would_enable("inbound_agent::session", &level),
-                    level <= own
-                );
+                assert_eq!(targets.would_enable("inbound_agent::session", &level), level <= own);
                 assert_eq!(targets.would_enable("reqwest", &level), level <= library);
             }
         }
@@ -452,10 +376,7 @@ mod tests {
         log.write_entry("longer than the limit").unwrap();
         log.write_entry("c").unwrap();
         assert_eq!(read("remoting.log.0").as_deref(), Some("c"));
-        assert_eq!(
-            read("remoting.log.1").as_deref(),
-            Some("longer than the limit")
-        );
+        assert_eq!(read("remoting.log.1").as_deref(), Some("longer than the limit"));
         assert_eq!(read("remoting.log.2").as_deref(), Some("aaaaaabbbb"));
         assert_eq!(read("remoting.log.3"), None);
     }
@@ -465,15 +386,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.log");
         std::fs::write(&path, "before").unwrap();
-        RotatingFile::agent_log(&path)
-            .unwrap()
-            .write_entry("now")
-            .unwrap();
+        RotatingFile::agent_log(&path).unwrap().write_entry("now").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "now");
-        assert_eq!(
-            std::fs::read_to_string(dir.path().join("agent.log.1")).unwrap(),
-            "before"
-        );
+        assert_eq!(std::fs::read_to_string(dir.path().join("agent.log.1")).unwrap(), "before");
 
         let mut null = RotatingFile::agent_log(Path::new("/dev/null")).unwrap();
         null.write_entry("gone").unwrap();

@@ -32,18 +32,12 @@ pub fn using_remoting_version(version: &str) {
 
 /// `WorkDirManager.initializeWorkDir`; the internal directory.
 pub fn using_work_dir(internal: &Path) {
-    status(format_args!(
-        "Using {} as a remoting work directory",
-        internal.display()
-    ));
+    status(format_args!("Using {} as a remoting work directory", internal.display()));
 }
 
 /// `WorkDirManager.setupLogging`; the internal directory.
 pub fn logs_printed_to(internal: &Path) {
-    status(format_args!(
-        "Both error and output logs will be printed to {}",
-        internal.display()
-    ));
+    status(format_args!("Both error and output logs will be printed to {}", internal.display()));
 }
 
 /// `WorkDirManager.setupLogging`, with `-agentLog`.
@@ -70,25 +64,17 @@ pub fn could_not_locate_server(urls: &[String], wait: Duration, cause: &dyn Disp
 
 /// `Engine.innerRun`, when no URL led to an endpoint.
 pub fn could_not_resolve_server(urls: &[String]) {
-    status(format_args!(
-        "Could not resolve server among {}",
-        list(urls)
-    ));
+    status(format_args!("Could not resolve server among {}", list(urls)));
 }
 
 /// `JnlpAgentEndpointResolver.resolve`.
 pub fn server_accepts_protocols(names: &[String]) {
-    status(format_args!(
-        "Remoting server accepts the following protocols: {}",
-        list(names)
-    ));
+    status(format_args!("Remoting server accepts the following protocols: {}", list(names)));
 }
 
 /// `JnlpAgentEndpointResolver.resolve`, with `-tunnel`.
 pub fn tunneling() {
-    status(
-        "Remoting TCP connection tunneling is enabled. Skipping the TCP Agent Listener Port availability check",
-    );
+    status("Remoting TCP connection tunneling is enabled. Skipping the TCP Agent Listener Port availability check");
 }
 
 /// `Engine.innerRun`; four lines. `identity` is the fingerprint of the controller's public key.
@@ -115,9 +101,7 @@ pub fn trying_protocol(name: &str) {
 
 /// `Engine.innerRun`.
 pub fn protocol_not_supported(name: &str) {
-    status(format_args!(
-        "Server reports protocol {name} not supported, skipping"
-    ));
+    status(format_args!("Server reports protocol {name} not supported, skipping"));
 }
 
 /// `Engine.innerRun`.
@@ -127,9 +111,7 @@ pub fn protocol_not_enabled(name: &str) {
 
 /// `Engine.innerRun`.
 pub fn protocol_failed(name: &str, cause: &dyn Display) {
-    status(format_args!(
-        "Protocol {name} failed to establish channel: {cause}"
-    ));
+    status(format_args!("Protocol {name} failed to establish channel: {cause}"));
 }
 
 /// `Engine.EngineJnlpConnectionStateListener.beforeProperties`; the fingerprint.
@@ -174,18 +156,12 @@ pub fn not_ready(url: &str, cause: &dyn Display) {
 
 /// `Engine.ExponentialRetry.next`.
 pub fn waiting_before_retry(wait: Duration) {
-    status(format_args!(
-        "Waiting {} before retry",
-        duration::format(wait)
-    ));
+    status(format_args!("Waiting {} before retry", duration::format(wait)));
 }
 
 /// `-noReconnectAfter` has passed.
 pub fn bailing_out(after: Duration) {
-    status(format_args!(
-        "Bailing out after {}",
-        duration::format(after)
-    ));
+    status(format_args!("Bailing out after {}", duration::format(after)));
 }
 
 /// `Engine.reconnect`.
@@ -225,10 +201,7 @@ mod tests {
             waiting_before_retry(Duration::from_secs(3));
             performing_on_reconnect();
         });
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.ends_with(" agent"))
-            .collect();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.ends_with(" agent")).collect();
         assert_eq!(
             lines,
             [

@@ -11,8 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 
 use super::config::{
-    CertSource, Config, HostPort, JnlpSource, LogFormat, LogSettings, Secret, Transport, Tunnel,
-    WorkDirSettings,
+    CertSource, Config, HostPort, JnlpSource, LogFormat, LogSettings, Secret, Transport, Tunnel, WorkDirSettings,
 };
 use super::{ReadFile, UsageError, duration};
 
@@ -103,16 +102,7 @@ const fn row(
     group: Group,
     help: &'static str,
 ) -> Row {
-    Row {
-        opt,
-        names,
-        value,
-        group,
-        requires: &[],
-        forbids: &[],
-        no_effect: None,
-        help,
-    }
+    Row { opt, names, value, group, requires: &[], forbids: &[], no_effect: None, help }
 }
 
 impl Row {
@@ -134,10 +124,7 @@ impl Row {
     /// The name to use, with one dash where `agent.jar` has the option.
     pub fn spelling(&self) -> String {
         let name = self.names[0];
-        let own = matches!(
-            self.opt,
-            Opt::FirstConnectTimeout | Opt::Grace | Opt::LogFormat
-        );
+        let own = matches!(self.opt, Opt::FirstConnectTimeout | Opt::Grace | Opt::LogFormat);
         format!("{}{name}", if own { "--" } else { "-" })
     }
 }
@@ -236,10 +223,7 @@ pub const OPTIONS: &[Row] = &[
 ];
 
 fn row_of(opt: Opt) -> &'static Row {
-    OPTIONS
-        .iter()
-        .find(|row| row.opt == opt)
-        .expect("every option has a row, a test says")
+    OPTIONS.iter().find(|row| row.opt == opt).expect("every option has a row, a test says")
 }
 
 /// The row and the bare name that an argument such as `-url`, `--url` or `-url=x` names.
@@ -317,43 +301,32 @@ pub fn parse(
                 None | Some("true") => name.to_owned(),
                 Some("false") => continue,
                 Some(other) => {
-                    return Err(UsageError(format!(
-                        "\"{other}\" is not a legal boolean value"
-                    )));
+                    return Err(UsageError(format!("\"{other}\" is not a legal boolean value")));
                 }
             }
         };
-        result.given.push(Given {
-            opt: row.opt,
-            spelling,
-            value,
-            variable,
-        });
+        result.given.push(Given { opt: row.opt, spelling, value, variable });
     }
     Ok(result)
 }
 
 /// args4j's `@file`, before anything else and once only. The value of `-cert` stays as it is: there
 /// the `@` is the option's own (args4j takes it away from `Launcher`, against `-cert`'s documentation).
-fn expand_at_files(
-    arguments: &[String],
-    read_file: ReadFile<'_>,
-) -> Result<Vec<String>, UsageError> {
+fn expand_at_files(arguments: &[String], read_file: ReadFile<'_>) -> Result<Vec<String>, UsageError> {
     let mut expanded: Vec<String> = Vec::with_capacity(arguments.len());
     let mut is_cert = false;
     for argument in arguments {
         match argument.strip_prefix('@') {
             Some(path) if !is_cert => {
-                let text = read_file(Path::new(path)).map_err(|error| {
-                    UsageError(format!("Cannot read the arguments in {path}: {error}"))
-                })?;
+                let text = read_file(Path::new(path))
+                    .map_err(|error| UsageError(format!("Cannot read the arguments in {path}: {error}")))?;
                 expanded.extend(lines(&text).map(str::to_owned));
             }
             _ => expanded.push(argument.clone()),
         }
-        is_cert = expanded.last().is_some_and(|last| {
-            !last.contains('=') && find(last).is_some_and(|(row, _)| row.opt == Opt::Cert)
-        });
+        is_cert = expanded
+            .last()
+            .is_some_and(|last| !last.contains('=') && find(last).is_some_and(|(row, _)| row.opt == Opt::Cert));
     }
     Ok(expanded)
 }
@@ -429,23 +402,12 @@ pub fn resolve(
     let mut given = environment;
     given.extend(command_line);
     check_rules(&given)?;
-    Builder {
-        given,
-        read_file,
-        notes,
-    }
-    .build(context)
+    Builder { given, read_file, notes }.build(context)
 }
 
 /// Turns the deprecated positional arguments into `-secret` and `-name` (`Launcher.normalizeArguments`).
-fn name_positional(
-    arguments: Arguments,
-    notes: &mut Vec<String>,
-) -> Result<Vec<Given>, UsageError> {
-    let Arguments {
-        mut given,
-        positional,
-    } = arguments;
+fn name_positional(arguments: Arguments, notes: &mut Vec<String>) -> Result<Vec<Given>, UsageError> {
+    let Arguments { mut given, positional } = arguments;
     if positional.is_empty() {
         return Ok(given);
     }
@@ -457,16 +419,9 @@ fn name_positional(
     };
     for (opt, value, what) in [(Opt::Secret, secret, "secret"), (Opt::Name, name, "name")] {
         if given.iter().any(|given| given.opt == opt) {
-            return Err(UsageError(format!(
-                "Cannot provide {what} via both named and positional arguments"
-            )));
+            return Err(UsageError(format!("Cannot provide {what} via both named and positional arguments")));
         }
-        given.push(Given {
-            opt,
-            spelling: format!("positional {what}"),
-            value,
-            variable: None,
-        });
+        given.push(Given { opt, spelling: format!("positional {what}"), value, variable: None });
     }
     notes.push(
         "Providing the secret and agent name as positional arguments is deprecated; use \"-secret\" and \"-name\" instead."
@@ -493,37 +448,24 @@ fn overridden(
         .iter()
         .chain(command_line)
         .any(|given| matches!(given.opt, Opt::Secret | Opt::Name | Opt::JnlpUrl));
-    let elsewhere = command_line
-        .iter()
-        .any(|given| matches!(given.opt, Opt::Url | Opt::Direct | Opt::WebSocket));
+    let elsewhere = command_line.iter().any(|given| matches!(given.opt, Opt::Url | Opt::Direct | Opt::WebSocket));
     let stdio = context.lenient_environment && anonymous && !elsewhere;
 
     let mut dropped: Vec<Opt> = Vec::new();
     let mut kept = Vec::with_capacity(environment.len());
     for given in environment {
-        let same = command_line
-            .iter()
-            .find(|other| other.opt == given.opt && !accumulates(given.opt));
-        let rival = command_line
-            .iter()
-            .find(|other| exclude_each_other(given.opt, other.opt));
+        let same = command_line.iter().find(|other| other.opt == given.opt && !accumulates(given.opt));
+        let rival = command_line.iter().find(|other| exclude_each_other(given.opt, other.opt));
         let note = if let Some(same) = same {
-            (same.value != given.value).then(|| {
-                format!(
-                    "{} is ignored: the command line has {}",
-                    given.origin(),
-                    same.spelling
-                )
-            })
+            (same.value != given.value)
+                .then(|| format!("{} is ignored: the command line has {}", given.origin(), same.spelling))
         } else if let Some(rival) = rival {
             Some(format!(
                 "{} is ignored: it cannot be used with {} on the command line",
                 given.origin(),
                 rival.spelling
             ))
-        } else if stdio
-            && (row_of(given.opt).group == Group::Connection || given.opt == Opt::WebSocketHeader)
-        {
+        } else if stdio && (row_of(given.opt).group == Group::Connection || given.opt == Opt::WebSocketHeader) {
             Some(format!(
                 "{} is ignored: there is neither a secret nor a name, so this agent speaks over stdin and stdout",
                 given.origin()
@@ -537,9 +479,10 @@ fn overridden(
     }
     // What only served something dropped goes with it.
     kept.retain(|given| {
-        let orphan = row_of(given.opt).requires.iter().any(|required| {
-            dropped.contains(required) && !command_line.iter().any(|other| other.opt == *required)
-        });
+        let orphan = row_of(given.opt)
+            .requires
+            .iter()
+            .any(|required| dropped.contains(required) && !command_line.iter().any(|other| other.opt == *required));
         if orphan {
             notes.push(format!("{} is ignored too", given.origin()));
         }
@@ -556,12 +499,7 @@ fn check_rules(given: &[Given]) -> Result<(), UsageError> {
     };
     for given in given {
         let row = row_of(given.opt);
-        let missing: Vec<Opt> = row
-            .requires
-            .iter()
-            .copied()
-            .filter(|&opt| !has(opt))
-            .collect();
+        let missing: Vec<Opt> = row.requires.iter().copied().filter(|&opt| !has(opt)).collect();
         if !missing.is_empty() {
             return Err(UsageError(format!(
                 "option \"{}\" requires the option(s) [{}]",
@@ -569,12 +507,7 @@ fn check_rules(given: &[Given]) -> Result<(), UsageError> {
                 names(&missing)
             )));
         }
-        let present: Vec<Opt> = row
-            .forbids
-            .iter()
-            .copied()
-            .filter(|&opt| has(opt))
-            .collect();
+        let present: Vec<Opt> = row.forbids.iter().copied().filter(|&opt| has(opt)).collect();
         if !present.is_empty() {
             return Err(UsageError(format!(
                 "option \"{}\" cannot be used with the option(s) [{}]",
@@ -621,9 +554,8 @@ impl Builder<'_> {
         let origin = given.origin();
         let text = match given.value.strip_prefix('@') {
             Some(path) => {
-                let text = (self.read_file)(Path::new(path)).map_err(|error| {
-                    UsageError(format!("Cannot read {origin} from {path}: {error}"))
-                })?;
+                let text = (self.read_file)(Path::new(path))
+                    .map_err(|error| UsageError(format!("Cannot read {origin} from {path}: {error}")))?;
                 lines(&text).next().unwrap_or_default().to_owned()
             }
             None => given.value.trim().to_owned(),
@@ -642,9 +574,7 @@ impl Builder<'_> {
         opt: Opt,
         parse: fn(&str) -> Result<Duration, duration::DurationError>,
     ) -> Result<Option<Duration>, UsageError> {
-        self.last(opt)
-            .map(|given| parse(&given.value).map_err(|error| illegal(given, &error.to_string())))
-            .transpose()
+        self.last(opt).map(|given| parse(&given.value).map_err(|error| illegal(given, &error.to_string()))).transpose()
     }
 
     fn urls(&self) -> Result<Vec<String>, UsageError> {
@@ -663,14 +593,9 @@ impl Builder<'_> {
         for given in self.all(Opt::WebSocketHeader) {
             // The value may be a credential: it is never shown.
             let refused = |reason: &str| UsageError(format!("{}: {reason}", given.origin()));
-            let (name, value) = given
-                .value
-                .split_once('=')
-                .ok_or_else(|| refused("must be NAME=VALUE"))?;
+            let (name, value) = given.value.split_once('=').ok_or_else(|| refused("must be NAME=VALUE"))?;
             if !is_header_name(name) {
-                return Err(refused(
-                    "the name before the = is not the name of an HTTP header",
-                ));
+                return Err(refused("the name before the = is not the name of an HTTP header"));
             }
             if value.chars().any(|c| c.is_control() && c != '\t') {
                 return Err(refused("the value has a control character"));
@@ -690,12 +615,7 @@ impl Builder<'_> {
             .ok()
             .filter(|key| !key.is_empty())
             .map(Some)
-            .ok_or_else(|| {
-                UsageError(format!(
-                    "Invalid instanceIdentity: {} is not base64",
-                    given.origin()
-                ))
-            })
+            .ok_or_else(|| UsageError(format!("Invalid instanceIdentity: {} is not base64", given.origin())))
     }
 
     fn host_port(&self, opt: Opt) -> Result<Option<HostPort>, UsageError> {
@@ -725,18 +645,10 @@ impl Builder<'_> {
         if let Some(given) = self.last(Opt::JnlpUrl) {
             http_authority(&given.value).map_err(|reason| illegal(given, reason))?;
             if secret.is_some() && self.has(Opt::Credentials) {
-                return Err(UsageError(
-                    "-jnlpCredentials and -secret are mutually exclusive".into(),
-                ));
+                return Err(UsageError("-jnlpCredentials and -secret are mutually exclusive".into()));
             }
-            let query = if secret.is_some() {
-                "?encrypt=true"
-            } else {
-                ""
-            };
-            return Ok(Transport::Jnlp(JnlpSource {
-                request_url: format!("{}{query}", given.value),
-            }));
+            let query = if secret.is_some() { "?encrypt=true" } else { "" };
+            return Ok(Transport::Jnlp(JnlpSource { request_url: format!("{}{query}", given.value) }));
         }
         let transport = if let Some(target) = self.host_port(Opt::Direct)? {
             Transport::Direct(target)
@@ -756,9 +668,7 @@ impl Builder<'_> {
             return Err(UsageError("Name is required for inbound agents".into()));
         }
         if transport == Transport::WebSocket && urls.len() > 1 {
-            return Err(UsageError(
-                "Only a single URL is supported for WebSocket agents".into(),
-            ));
+            return Err(UsageError("Only a single URL is supported for WebSocket agents".into()));
         }
         Ok(transport)
     }
@@ -772,14 +682,9 @@ impl Builder<'_> {
                 _ => return Err(illegal(given, "text or json")),
             },
         };
-        let verbosity = self.all(Opt::Verbose).fold(0u8, |sum, given| {
-            sum.saturating_add(if given.value == "vv" { 2 } else { 1 })
-        });
-        Ok(LogSettings {
-            format,
-            verbosity,
-            agent_log: self.path(Opt::AgentLog),
-        })
+        let verbosity =
+            self.all(Opt::Verbose).fold(0u8, |sum, given| sum.saturating_add(if given.value == "vv" { 2 } else { 1 }));
+        Ok(LogSettings { format, verbosity, agent_log: self.path(Opt::AgentLog) })
     }
 
     fn build(mut self, context: Context) -> Result<Config, UsageError> {
@@ -789,8 +694,7 @@ impl Builder<'_> {
                 continue;
             }
             if let Some(reason) = row_of(given.opt).no_effect {
-                self.notes
-                    .push(format!("{} has no effect: {reason}", given.spelling));
+                self.notes.push(format!("{} has no effect: {reason}", given.spelling));
                 noted.push(given.opt);
             }
         }
@@ -802,20 +706,18 @@ impl Builder<'_> {
                     ""
                 };
                 let name = row_of(opt).spelling();
-                self.notes
-                    .push(format!("The \"{name}\" argument is deprecated.{instead}"));
+                self.notes.push(format!("The \"{name}\" argument is deprecated.{instead}"));
             }
         }
 
         let urls = self.urls()?;
         let secret = self.secret(Opt::Secret)?;
         let transport = self.transport(&urls, secret.as_ref())?;
-        let first_connect_timeout =
-            match self.duration(Opt::FirstConnectTimeout, duration::parse_with_unit)? {
-                Some(Duration::ZERO) => None,
-                Some(timeout) => Some(timeout),
-                None => context.in_pod.then_some(Duration::from_secs(180)),
-            };
+        let first_connect_timeout = match self.duration(Opt::FirstConnectTimeout, duration::parse_with_unit)? {
+            Some(Duration::ZERO) => None,
+            Some(timeout) => Some(timeout),
+            None => context.in_pod.then_some(Duration::from_secs(180)),
+        };
         Ok(Config {
             tunnel: self.tunnel()?,
             instance_identity: self.instance_identity()?,
@@ -825,10 +727,7 @@ impl Builder<'_> {
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned)
                 .collect(),
-            certs: self
-                .all(Opt::Cert)
-                .map(|given| cert(&given.value))
-                .collect(),
+            certs: self.all(Opt::Cert).map(|given| cert(&given.value)).collect(),
             no_certificate_check: self.has(Opt::NoCertificateCheck),
             credentials: self.secret(Opt::Credentials)?,
             proxy_credentials: self.secret(Opt::ProxyCredentials)?,
@@ -837,15 +736,11 @@ impl Builder<'_> {
             no_reconnect: self.has(Opt::NoReconnect),
             no_reconnect_after: self.duration(Opt::NoReconnectAfter, duration::parse)?,
             first_connect_timeout,
-            grace: self
-                .duration(Opt::Grace, duration::parse_with_unit)?
-                .unwrap_or(Duration::from_secs(10)),
+            grace: self.duration(Opt::Grace, duration::parse_with_unit)?.unwrap_or(Duration::from_secs(10)),
             in_pod: context.in_pod,
             work_dir: WorkDirSettings {
                 path: self.path(Opt::WorkDir),
-                internal_dir: self
-                    .text(Opt::InternalDir)
-                    .unwrap_or_else(|| "remoting".into()),
+                internal_dir: self.text(Opt::InternalDir).unwrap_or_else(|| "remoting".into()),
                 fail_if_missing: self.has(Opt::FailIfWorkDirIsMissing),
             },
             log: self.log()?,
@@ -869,18 +764,14 @@ impl Config {
         let no_files: ReadFile<'_> = &|_| Err(std::io::ErrorKind::PermissionDenied.into());
         // A file name from the network must not be opened.
         if arguments.iter().any(|argument| argument.starts_with('@')) {
-            return Err(UsageError(
-                "The JNLP file has an argument that names a file".into(),
-            ));
+            return Err(UsageError("The JNLP file has an argument that names a file".into()));
         }
         let parsed = parse(arguments, None, no_files)?;
         let served = resolve(Arguments::default(), parsed, Context::default(), no_files)?;
         match served.transport {
             Transport::Tcp | Transport::WebSocket | Transport::Direct(_) => {}
             _ => {
-                return Err(UsageError(
-                    "At least one URL is required for inbound agents".into(),
-                ));
+                return Err(UsageError("At least one URL is required for inbound agents".into()));
             }
         }
         self.transport = served.transport;
@@ -897,11 +788,7 @@ impl Config {
 }
 
 fn illegal(given: &Given, reason: &str) -> UsageError {
-    UsageError(format!(
-        "\"{}\" is not a valid value for \"{}\": {reason}",
-        given.value,
-        given.origin()
-    ))
+    UsageError(format!("\"{}\" is not a valid value for \"{}\": {reason}", given.value, given.origin()))
 }
 
 fn cert(value: &str) -> CertSource {
@@ -915,10 +802,7 @@ fn cert(value: &str) -> CertSource {
 fn http_authority(url: &str) -> Result<(), &'static str> {
     let rest = ["http://", "https://"]
         .iter()
-        .find(|scheme| {
-            url.get(..scheme.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-        })
+        .find(|scheme| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
         .map(|scheme| &url[scheme.len()..])
         .ok_or("not a URL that starts with http:// or https://")?;
     if rest.is_empty() || rest.starts_with(['/', ':', '?', '#']) {
@@ -940,10 +824,7 @@ fn root_url(text: &str) -> Result<String, &'static str> {
 }
 
 fn is_header_name(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// `org.jenkinsci.remoting.engine.HostPort`: either side may be missing, not both.

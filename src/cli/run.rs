@@ -25,10 +25,7 @@ pub fn main() -> ExitCode {
         match argument.into_string() {
             Ok(argument) => arguments.push(argument),
             Err(argument) => {
-                return usage(&format!(
-                    "An argument is not valid UTF-8: {}",
-                    argument.display()
-                ));
+                return usage(&format!("An argument is not valid UTF-8: {}", argument.display()));
             }
         }
     }
@@ -36,22 +33,13 @@ pub fn main() -> ExitCode {
     let environment: Environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let (program, arguments) = arguments
-        .split_first()
-        .map_or(("agent", &[][..]), |(p, a)| (p.as_str(), a));
-    let action = entrypoint::interpret(&Invocation {
-        program,
-        arguments,
-        environment: &environment,
-        read_file: &read_file,
-    });
+    let (program, arguments) = arguments.split_first().map_or(("agent", &[][..]), |(p, a)| (p.as_str(), a));
+    let action =
+        entrypoint::interpret(&Invocation { program, arguments, environment: &environment, read_file: &read_file });
     match action {
         Err(error) => {
             if environment.contains_key("KUBERNETES_SERVICE_HOST") {
-                last_words(
-                    Path::new(super::last_words::TERMINATION_LOG),
-                    &error.to_string(),
-                );
+                last_words(Path::new(super::last_words::TERMINATION_LOG), &error.to_string());
             }
             usage(&error.to_string())
         }
@@ -61,23 +49,17 @@ pub fn main() -> ExitCode {
         Ok(Action::Decode(arguments)) => decode(&arguments),
         Ok(Action::Help) => print(&help::text(&[])),
         Ok(Action::Version { own: false }) => print(&format!("{REMOTING_VERSION}\n")),
-        Ok(Action::Version { own: true }) => print(&format!(
-            "agent {} (remoting {REMOTING_VERSION})\n",
-            env!("CARGO_PKG_VERSION")
-        )),
+        Ok(Action::Version { own: true }) => {
+            print(&format!("agent {} (remoting {REMOTING_VERSION})\n", env!("CARGO_PKG_VERSION")))
+        }
     }
 }
 
 fn read_file(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(MAX_FILE + 1)
-        .read_to_string(&mut text)?;
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::FileTooLarge,
-            "larger than 1 MiB",
-        ));
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
     }
     Ok(text)
 }
@@ -99,11 +81,7 @@ fn print(text: &str) -> ExitCode {
 fn exec(command: &str) -> ExitCode {
     let error = Command::new(command).exec();
     let _ = writeln!(std::io::stderr(), "{command}: {error}");
-    ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound {
-        127
-    } else {
-        126
-    })
+    ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
 }
 
 fn agent(config: Config) -> ExitCode {
@@ -122,8 +100,7 @@ fn agent(config: Config) -> ExitCode {
 /// Prepares directories and log, and says what the Java agent says up to here.
 fn start(config: &Config) -> Result<(), String> {
     let agent_log = config.log.agent_log.as_deref();
-    let dirs = workdir::prepare(&config.work_dir, agent_log.is_none())
-        .map_err(|error| error.to_string())?;
+    let dirs = workdir::prepare(&config.work_dir, agent_log.is_none()).map_err(|error| error.to_string())?;
     let logs = dirs.as_ref().and_then(|dirs| dirs.logs.as_deref());
     let file = match (agent_log, logs) {
         (Some(path), _) => Some((path, RotatingFile::agent_log(path))),
@@ -131,10 +108,9 @@ fn start(config: &Config) -> Result<(), String> {
         (None, None) => None,
     };
     let file = match file {
-        Some((path, opened)) => Some(
-            opened
-                .map_err(|error| format!("Cannot open the log in {}: {error}", path.display()))?,
-        ),
+        Some((path, opened)) => {
+            Some(opened.map_err(|error| format!("Cannot open the log in {}: {error}", path.display()))?)
+        }
         None => None,
     };
     logging::install(&config.log, file).map_err(|error| error.to_string())?;

@@ -5,19 +5,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::config::{
-    CertSource, HostPort, JnlpSource, LogFormat, Secret, Transport, Tunnel,
-};
+use super::super::config::{CertSource, HostPort, JnlpSource, LogFormat, Secret, Transport, Tunnel};
 use super::super::options::{OPTIONS, Opt};
 use super::*;
 
 const FILES: &[(&str, &str)] = &[
     ("/run/secret", "  5ec4e7\n\n"),
     ("/run/login", "user:pass\n"),
-    (
-        "/run/args",
-        "-url\nhttp://file/\n\n-name\nfrom file\n-cert\n@/run/ca.pem\n",
-    ),
+    ("/run/args", "-url\nhttp://file/\n\n-name\nfrom file\n-cert\n@/run/ca.pem\n"),
     ("/run/empty", "\n"),
 ];
 
@@ -29,22 +24,10 @@ fn read(path: &Path) -> std::io::Result<String> {
         .ok_or_else(|| std::io::ErrorKind::NotFound.into())
 }
 
-fn interpret_words(
-    program: &str,
-    environment: &[(&str, &str)],
-    arguments: &[&str],
-) -> Result<Action, UsageError> {
+fn interpret_words(program: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Result<Action, UsageError> {
     let arguments: Vec<String> = arguments.iter().map(|&a| a.to_owned()).collect();
-    let environment = environment
-        .iter()
-        .map(|&(n, v)| (n.to_owned(), v.to_owned()))
-        .collect();
-    interpret(&Invocation {
-        program,
-        arguments: &arguments,
-        environment: &environment,
-        read_file: &read,
-    })
+    let environment = environment.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())).collect();
+    interpret(&Invocation { program, arguments: &arguments, environment: &environment, read_file: &read })
 }
 
 fn config(program: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Config {
@@ -76,11 +59,9 @@ fn show(config: &Config) -> String {
     if !config.urls.is_empty() {
         add("urls", config.urls.join(","));
     }
-    for (name, secret) in [
-        ("secret", &config.secret),
-        ("credentials", &config.credentials),
-        ("proxy", &config.proxy_credentials),
-    ] {
+    for (name, secret) in
+        [("secret", &config.secret), ("credentials", &config.credentials), ("proxy", &config.proxy_credentials)]
+    {
         if let Some(secret) = secret {
             add(name, secret.expose().to_owned());
         }
@@ -153,14 +134,8 @@ const U: &str = "http://j/";
 fn command_lines() {
     for (arguments, expected) in [
         // The three ways and stdio.
-        (
-            &["-url", "http://j", "-secret", "s", "-name", "n"][..],
-            "tcp urls=http://j/ secret=s name=n",
-        ),
-        (
-            &["-url", U, "-secret", "s", "-name", "n", "-webSocket"],
-            "websocket urls=http://j/ secret=s name=n",
-        ),
+        (&["-url", "http://j", "-secret", "s", "-name", "n"][..], "tcp urls=http://j/ secret=s name=n"),
+        (&["-url", U, "-secret", "s", "-name", "n", "-webSocket"], "websocket urls=http://j/ secret=s name=n"),
         (
             &[
                 "-direct",
@@ -177,33 +152,16 @@ fn command_lines() {
             "direct=h|5 secret=s name=n identity=[1, 2] protocols=JNLP4-connect",
         ),
         (&[], "stdio"),
-        (
-            &["-workDir", "/w", "-jar-cache", "/w/j", "-ping"],
-            "stdio workdir=/w",
-        ),
+        (&["-workDir", "/w", "-jar-cache", "/w/j", "-ping"], "stdio workdir=/w"),
         // Spellings.
+        (&["--url=http://j/x", "--secret=s", "--name=a=b"], "tcp urls=http://j/x/ secret=s name=a=b"),
+        (&["-url", "HTTPS://j/", "-secret", "s", "-name", "-url"], "tcp urls=HTTPS://j/ secret=s name=-url"),
         (
-            &["--url=http://j/x", "--secret=s", "--name=a=b"],
-            "tcp urls=http://j/x/ secret=s name=a=b",
-        ),
-        (
-            &["-url", "HTTPS://j/", "-secret", "s", "-name", "-url"],
-            "tcp urls=HTTPS://j/ secret=s name=-url",
-        ),
-        (
-            &[
-                "-directConnection=[::1]:5",
-                "-instanceIdentity=AQI=",
-                "s",
-                "n",
-            ],
+            &["-directConnection=[::1]:5", "-instanceIdentity=AQI=", "s", "n"],
             "direct=::1|5 secret=s name=n identity=[1, 2]",
         ),
         // The positional form of hudson.remoting.jnlp.Main.
-        (
-            &["-headless", "-url", U, "-noreconnect", "s", "n"],
-            "tcp urls=http://j/ secret=s name=n noreconnect=yes",
-        ),
+        (&["-headless", "-url", U, "-noreconnect", "s", "n"], "tcp urls=http://j/ secret=s name=n noreconnect=yes"),
         (&["s", "n", "-url", U], "tcp urls=http://j/ secret=s name=n"),
         // Several URLs, none twice.
         (
@@ -211,64 +169,28 @@ fn command_lines() {
             "tcp urls=http://j/,http://k/ secret=s name=n",
         ),
         // @ files.
-        (
-            &["-url", U, "-secret", "@/run/secret", "-name", "n"],
-            "tcp urls=http://j/ secret=5ec4e7 name=n",
-        ),
-        (
-            &["-url", U, "-secret=@/run/secret", "-name", "n"],
-            "tcp urls=http://j/ secret=5ec4e7 name=n",
-        ),
-        (
-            &["@/run/args", "-secret", "s"],
-            "tcp urls=http://file/ secret=s name=from file cert=@/run/ca.pem",
-        ),
-        (
-            &["-cert", "@/ca", "-cert=@/cb", "-cert", "-----BEGIN"],
-            "stdio cert=@/ca cert=@/cb cert=-----BEGIN",
-        ),
-        (
-            &["-credentials", "@/run/login", "-proxyCredentials", "u:p:q"],
-            "stdio credentials=user:pass proxy=u:p:q",
-        ),
+        (&["-url", U, "-secret", "@/run/secret", "-name", "n"], "tcp urls=http://j/ secret=5ec4e7 name=n"),
+        (&["-url", U, "-secret=@/run/secret", "-name", "n"], "tcp urls=http://j/ secret=5ec4e7 name=n"),
+        (&["@/run/args", "-secret", "s"], "tcp urls=http://file/ secret=s name=from file cert=@/run/ca.pem"),
+        (&["-cert", "@/ca", "-cert=@/cb", "-cert", "-----BEGIN"], "stdio cert=@/ca cert=@/cb cert=-----BEGIN"),
+        (&["-credentials", "@/run/login", "-proxyCredentials", "u:p:q"], "stdio credentials=user:pass proxy=u:p:q"),
         // Everything else, alone.
         (&["-tunnel", "h:5"], "stdio tunnel=(\"h\")(5)"),
         (&["-tunnel", "h:"], "stdio tunnel=(\"h\")None"),
         (&["-tunnel", ":5"], "stdio tunnel=None(5)"),
         (&["-instanceIdentity", "AQI="], "stdio identity=[1, 2]"),
-        (
-            &["-protocols", "a,b", "-protocols", "c d"],
-            "stdio protocols=a,b,c,d",
-        ),
-        (
-            &["-disableHttpsCertValidation", "-noKeepAlive"],
-            "stdio nocheck=yes nokeepalive=yes",
-        ),
+        (&["-protocols", "a,b", "-protocols", "c d"], "stdio protocols=a,b,c,d"),
+        (&["-disableHttpsCertValidation", "-noKeepAlive"], "stdio nocheck=yes nokeepalive=yes"),
         (&["-noReconnectAfter", "1d"], "stdio after=86400s"),
         (&["-noReconnectAfter", "PT5M"], "stdio after=300s"),
-        (
-            &["--first-connect-timeout", "90s", "--grace=1m"],
-            "stdio first=90s grace=60s",
-        ),
+        (&["--first-connect-timeout", "90s", "--grace=1m"], "stdio first=90s grace=60s"),
         (&["-first-connect-timeout=0"], "stdio"),
         (
-            &[
-                "-workDir",
-                "/w",
-                "-internalDir",
-                "i",
-                "-failIfWorkDirIsMissing",
-            ],
+            &["-workDir", "/w", "-internalDir", "i", "-failIfWorkDirIsMissing"],
             "stdio failifmissing=yes workdir=/w internal=i",
         ),
-        (
-            &["-agentLog", "/l", "--log-format", "json", "-v", "-vv"],
-            "stdio log=/l format=json v=3",
-        ),
-        (
-            &["-slaveLog", "/l", "-noReconnect=true", "-noKeepAlive=false"],
-            "stdio noreconnect=yes log=/l",
-        ),
+        (&["-agentLog", "/l", "--log-format", "json", "-v", "-vv"], "stdio log=/l format=json v=3"),
+        (&["-slaveLog", "/l", "-noReconnect=true", "-noKeepAlive=false"], "stdio noreconnect=yes log=/l"),
         (
             &[
                 "-url",
@@ -287,36 +209,13 @@ fn command_lines() {
             "websocket urls=http://j/ secret=s name=n header=Cookie:x=1; y=2 header=a:",
         ),
         // The deprecated ways.
-        (
-            &["-jnlpUrl", "http://j/a.jnlp", "-secret", "s"],
-            "jnlp=http://j/a.jnlp?encrypt=true secret=s",
-        ),
-        (
-            &["-jnlpUrl", "http://j/a.jnlp", "-jnlpCredentials", "u:p"],
-            "jnlp=http://j/a.jnlp credentials=u:p",
-        ),
+        (&["-jnlpUrl", "http://j/a.jnlp", "-secret", "s"], "jnlp=http://j/a.jnlp?encrypt=true secret=s"),
+        (&["-jnlpUrl", "http://j/a.jnlp", "-jnlpCredentials", "u:p"], "jnlp=http://j/a.jnlp credentials=u:p"),
         (&["-connectTo", "h:5"], "connect=h|5"),
         (&["-tcp", "/port"], "listen=/port"),
-        (
-            &[
-                "-cp",
-                "a:b",
-                "-classpath",
-                "c",
-                "-loggingConfig",
-                "f",
-                "-text",
-                "-auth",
-                "u:p",
-            ],
-            "stdio",
-        ),
+        (&["-cp", "a:b", "-classpath", "c", "-loggingConfig", "f", "-text", "-auth", "u:p"], "stdio"),
     ] {
-        assert_eq!(
-            show(&config("agent", &[], arguments)),
-            expected,
-            "{arguments:?}"
-        );
+        assert_eq!(show(&config("agent", &[], arguments)), expected, "{arguments:?}");
     }
 }
 
@@ -326,68 +225,35 @@ fn refused_command_lines() {
     let with = |more: &[&'static str]| [&TCP[..], more].concat();
     for (arguments, expected) in [
         (vec!["-url"], "Option \"-url\" takes an operand"),
-        (
-            vec!["-uri", "x"],
-            "\"-uri\" is not a valid option; did you mean \"-url\"?",
-        ),
-        (
-            vec!["-websocket"],
-            "\"-websocket\" is not a valid option; did you mean \"-webSocket\"?",
-        ),
+        (vec!["-uri", "x"], "\"-uri\" is not a valid option; did you mean \"-url\"?"),
+        (vec!["-websocket"], "\"-websocket\" is not a valid option; did you mean \"-webSocket\"?"),
         (
             vec!["--first-conect-timeout=1"],
             "\"--first-conect-timeout\" is not a valid option; did you mean \"--first-connect-timeout\"?",
         ),
         (vec!["-Xmx256m"], "\"-Xmx256m\" is not a valid option"),
         (vec!["-"], "\"-\" is not a valid option"),
-        (
-            vec!["@/missing"],
-            "Cannot read the arguments in /missing: entity not found",
-        ),
-        (
-            vec!["-secret=@/missing"],
-            "Cannot read -secret from /missing: entity not found",
-        ),
+        (vec!["@/missing"], "Cannot read the arguments in /missing: entity not found"),
+        (vec!["-secret=@/missing"], "Cannot read -secret from /missing: entity not found"),
         (vec!["-secret=@/run/empty"], "-secret is empty"),
         (vec!["only one"], "Two arguments required"),
         (vec!["s", "n", "x"], "Two arguments required"),
-        (
-            with(&["s", "n"]),
-            "Cannot provide secret via both named and positional arguments",
-        ),
-        (
-            vec!["-name", "n", "s", "n"],
-            "Cannot provide name via both named and positional arguments",
-        ),
+        (with(&["s", "n"]), "Cannot provide secret via both named and positional arguments"),
+        (vec!["-name", "n", "s", "n"], "Cannot provide name via both named and positional arguments"),
         (vec!["-url", U], "Secret is required for inbound agents"),
-        (
-            vec!["-url", U, "-secret", "s"],
-            "Name is required for inbound agents",
-        ),
+        (vec!["-url", U, "-secret", "s"], "Name is required for inbound agents"),
         (
             vec!["-url", "jenkins:8080"],
             "\"jenkins:8080\" is not a valid value for \"-url\": not a URL that starts with http:// or https://",
         ),
-        (
-            vec!["-url", "http:///x"],
-            "\"http:///x\" is not a valid value for \"-url\": it has no host",
-        ),
+        (vec!["-url", "http:///x"], "\"http:///x\" is not a valid value for \"-url\": it has no host"),
         (
             vec!["-url", "http://j/?a"],
             "\"http://j/?a\" is not a valid value for \"-url\": a root URL ends with its path",
         ),
-        (
-            with(&["-webSocket", "-url", "http://k/"]),
-            "Only a single URL is supported for WebSocket agents",
-        ),
-        (
-            vec!["-webSocket"],
-            "option \"-webSocket\" requires the option(s) [-url]",
-        ),
-        (
-            with(&["-webSocket", "-tunnel", "h:1"]),
-            "option \"-webSocket\" cannot be used with the option(s) [-tunnel]",
-        ),
+        (with(&["-webSocket", "-url", "http://k/"]), "Only a single URL is supported for WebSocket agents"),
+        (vec!["-webSocket"], "option \"-webSocket\" requires the option(s) [-url]"),
+        (with(&["-webSocket", "-tunnel", "h:1"]), "option \"-webSocket\" cannot be used with the option(s) [-tunnel]"),
         (
             with(&["-webSocket", "-credentials", "u:p"]),
             "option \"-webSocket\" cannot be used with the option(s) [-credentials]",
@@ -396,14 +262,8 @@ fn refused_command_lines() {
             with(&["-webSocket", "-noKeepAlive"]),
             "option \"-webSocket\" cannot be used with the option(s) [-noKeepAlive]",
         ),
-        (
-            with(&["-webSocketHeader", "a=b"]),
-            "option \"-webSocketHeader\" requires the option(s) [-webSocket]",
-        ),
-        (
-            with(&["-webSocket", "-webSocketHeader", "ab"]),
-            "-webSocketHeader: must be NAME=VALUE",
-        ),
+        (with(&["-webSocketHeader", "a=b"]), "option \"-webSocketHeader\" requires the option(s) [-webSocket]"),
+        (with(&["-webSocket", "-webSocketHeader", "ab"]), "-webSocketHeader: must be NAME=VALUE"),
         (
             with(&["-webSocket", "-webSocketHeader", "a b=c"]),
             "-webSocketHeader: the name before the = is not the name of an HTTP header",
@@ -412,10 +272,7 @@ fn refused_command_lines() {
             with(&["-webSocket", "-webSocketHeader", "a=b\r\nc: d"]),
             "-webSocketHeader: the value has a control character",
         ),
-        (
-            vec!["-direct", "h:1"],
-            "option \"-direct\" requires the option(s) [-instanceIdentity]",
-        ),
+        (vec!["-direct", "h:1"], "option \"-direct\" requires the option(s) [-instanceIdentity]"),
         (
             with(&["-direct", "h:1", "-instanceIdentity", "AQI="]),
             "option \"-direct\" cannot be used with the option(s) [-url]",
@@ -428,18 +285,9 @@ fn refused_command_lines() {
             vec!["-direct", "h:70000", "-instanceIdentity", "AQI="],
             "\"h:70000\" is not a valid value for \"-direct\": the port is not a number from 1 to 65535",
         ),
-        (
-            vec!["-instanceIdentity", "?"],
-            "Invalid instanceIdentity: -instanceIdentity is not base64",
-        ),
-        (
-            vec!["-tunnel", "h"],
-            "\"h\" is not a valid value for \"-tunnel\": Invalid HOST:PORT value",
-        ),
-        (
-            vec!["-tunnel", "[::1"],
-            "\"[::1\" is not a valid value for \"-tunnel\": Invalid IPv6 value.",
-        ),
+        (vec!["-instanceIdentity", "?"], "Invalid instanceIdentity: -instanceIdentity is not base64"),
+        (vec!["-tunnel", "h"], "\"h\" is not a valid value for \"-tunnel\": Invalid HOST:PORT value"),
+        (vec!["-tunnel", "[::1"], "\"[::1\" is not a valid value for \"-tunnel\": Invalid IPv6 value."),
         (
             vec!["-tunnel", "http://h:1"],
             "\"http://h:1\" is not a valid value for \"-tunnel\": a host name or address, not a URL, is wanted",
@@ -456,103 +304,39 @@ fn refused_command_lines() {
             vec!["-noReconnectAfter", "soon"],
             "\"soon\" is not a valid value for \"-noReconnectAfter\": 'soon' is not a valid duration",
         ),
-        (
-            vec!["--grace", "30"],
-            "\"30\" is not a valid value for \"--grace\": '30' is not a valid duration",
-        ),
-        (
-            vec!["-internalDir", "x"],
-            "option \"-internalDir\" requires the option(s) [-workDir]",
-        ),
-        (
-            vec!["-failIfWorkDirIsMissing"],
-            "option \"-failIfWorkDirIsMissing\" requires the option(s) [-workDir]",
-        ),
-        (
-            vec!["-jnlpUrl", U, "-name", "n"],
-            "option \"-jnlpUrl\" cannot be used with the option(s) [-name]",
-        ),
+        (vec!["--grace", "30"], "\"30\" is not a valid value for \"--grace\": '30' is not a valid duration"),
+        (vec!["-internalDir", "x"], "option \"-internalDir\" requires the option(s) [-workDir]"),
+        (vec!["-failIfWorkDirIsMissing"], "option \"-failIfWorkDirIsMissing\" requires the option(s) [-workDir]"),
+        (vec!["-jnlpUrl", U, "-name", "n"], "option \"-jnlpUrl\" cannot be used with the option(s) [-name]"),
         (
             vec!["-jnlpUrl", U, "-secret", "s", "-credentials", "u:p"],
             "-jnlpCredentials and -secret are mutually exclusive",
         ),
-        (
-            vec!["-credentials", "user"],
-            "-credentials must be USER:PASSWORD",
-        ),
-        (
-            vec!["-log-format", "xml"],
-            "\"xml\" is not a valid value for \"-log-format\": text or json",
-        ),
-        (
-            vec!["-noReconnect=maybe"],
-            "\"maybe\" is not a legal boolean value",
-        ),
+        (vec!["-credentials", "user"], "-credentials must be USER:PASSWORD"),
+        (vec!["-log-format", "xml"], "\"xml\" is not a valid value for \"-log-format\": text or json"),
+        (vec!["-noReconnect=maybe"], "\"maybe\" is not a legal boolean value"),
     ] {
         let message = error("agent", &[], &arguments);
-        assert!(
-            message.starts_with(expected),
-            "{arguments:?}:\n{message}\n{expected}"
-        );
+        assert!(message.starts_with(expected), "{arguments:?}:\n{message}\n{expected}");
     }
 }
 
 /// Each variable of the script, and what the script's word splitting allows.
 #[test]
 fn environments() {
-    const BASE: [(&str, &str); 3] = [
-        ("JENKINS_URL", "http://j"),
-        ("JENKINS_SECRET", "s"),
-        ("JENKINS_NAME", "n"),
-    ];
+    const BASE: [(&str, &str); 3] = [("JENKINS_URL", "http://j"), ("JENKINS_SECRET", "s"), ("JENKINS_NAME", "n")];
     let with = |more: &[(&'static str, &'static str)]| [&BASE[..], more].concat();
     for (environment, arguments, expected) in [
         (with(&[]), &[][..], "tcp urls=http://j/ secret=s name=n"),
-        (
-            with(&[("JENKINS_AGENT_NAME", "other")]),
-            &[],
-            "tcp urls=http://j/ secret=s name=n",
-        ),
-        (
-            vec![BASE[0], BASE[1], ("JENKINS_AGENT_NAME", "my node")],
-            &[],
-            "tcp urls=http://j/ secret=s name=my node",
-        ),
-        (
-            vec![BASE[0], BASE[2], ("JENKINS_SECRET", "@/run/secret")],
-            &[],
-            "tcp urls=http://j/ secret=5ec4e7 name=n",
-        ),
-        (
-            with(&[("JENKINS_AGENT_WORKDIR", "/w")]),
-            &[],
-            "tcp urls=http://j/ secret=s name=n workdir=/w",
-        ),
-        (
-            with(&[("JENKINS_WEB_SOCKET", "true")]),
-            &[],
-            "websocket urls=http://j/ secret=s name=n",
-        ),
-        (
-            with(&[("JENKINS_WEB_SOCKET", "TRUE")]),
-            &[],
-            "tcp urls=http://j/ secret=s name=n",
-        ),
-        (
-            with(&[("JENKINS_WEB_SOCKET", "")]),
-            &[],
-            "tcp urls=http://j/ secret=s name=n",
-        ),
-        (
-            with(&[("JENKINS_TUNNEL", "t:5")]),
-            &[],
-            "tcp urls=http://j/ secret=s name=n tunnel=(\"t\")(5)",
-        ),
-        (
-            with(&[("JENKINS_INSTANCE_IDENTITY", "AQI=")]),
-            &[],
-            "tcp urls=http://j/ secret=s name=n identity=[1, 2]",
-        ),
+        (with(&[("JENKINS_AGENT_NAME", "other")]), &[], "tcp urls=http://j/ secret=s name=n"),
+        (vec![BASE[0], BASE[1], ("JENKINS_AGENT_NAME", "my node")], &[], "tcp urls=http://j/ secret=s name=my node"),
+        (vec![BASE[0], BASE[2], ("JENKINS_SECRET", "@/run/secret")], &[], "tcp urls=http://j/ secret=5ec4e7 name=n"),
+        (with(&[("JENKINS_AGENT_WORKDIR", "/w")]), &[], "tcp urls=http://j/ secret=s name=n workdir=/w"),
+        (with(&[("JENKINS_WEB_SOCKET", "true")]), &[], "websocket urls=http://j/ secret=s name=n"),
+        (with(&[("JENKINS_WEB_SOCKET", "TRUE")]), &[], "tcp urls=http://j/ secret=s name=n"),
+        (with(&[("JENKINS_WEB_SOCKET", "")]), &[], "tcp urls=http://j/ secret=s name=n"),
+        (with(&[("JENKINS_TUNNEL", "t:5")]), &[], "tcp urls=http://j/ secret=s name=n tunnel=(\"t\")(5)"),
+        (with(&[("JENKINS_INSTANCE_IDENTITY", "AQI=")]), &[], "tcp urls=http://j/ secret=s name=n identity=[1, 2]"),
         (
             vec![
                 BASE[1],
@@ -583,11 +367,7 @@ fn environments() {
         ),
         // The old one's: arguments beside the variables.
         (with(&[]), &["s", "n"], "tcp urls=http://j/ secret=s name=n"),
-        (
-            vec![BASE[0]],
-            &["s", "n"],
-            "tcp urls=http://j/ secret=s name=n",
-        ),
+        (vec![BASE[0]], &["s", "n"], "tcp urls=http://j/ secret=s name=n"),
         // The image's own test.
         (
             vec![(
@@ -597,11 +377,7 @@ fn environments() {
             &[],
             "websocket urls=http://j/ secret=xxx name=xxx header=Cookie:x=1; y=2",
         ),
-        (
-            vec![],
-            &["-url", "http://j", "aaa", "bbb"],
-            "tcp urls=http://j/ secret=aaa name=bbb",
-        ),
+        (vec![], &["-url", "http://j", "aaa", "bbb"], "tcp urls=http://j/ secret=aaa name=bbb"),
         // Unquoted variables of the script.
         (
             vec![("JENKINS_URL", " http://j  -webSocket "), BASE[1], BASE[2]],
@@ -610,10 +386,7 @@ fn environments() {
         ),
         // REMOTING_OPTS as a shell reads it.
         (
-            with(&[(
-                "REMOTING_OPTS",
-                "-agentLog '/a $b'\\ c\"$JENKINS_NAME ${NONE}\\\"\" -v",
-            )]),
+            with(&[("REMOTING_OPTS", "-agentLog '/a $b'\\ c\"$JENKINS_NAME ${NONE}\\\"\" -v")]),
             &[],
             "tcp urls=http://j/ secret=s name=n log=/a $b cn \" v=1",
         ),
@@ -625,25 +398,10 @@ fn environments() {
         // The command line wins.
         (
             with(&[("JENKINS_AGENT_WORKDIR", "/env"), ("JENKINS_TUNNEL", "t:5")]),
-            &[
-                "-url",
-                "http://k/",
-                "-secret",
-                "t",
-                "-name",
-                "m",
-                "-workDir",
-                "/cli",
-                "-tunnel",
-                "u:6",
-            ],
+            &["-url", "http://k/", "-secret", "t", "-name", "m", "-workDir", "/cli", "-tunnel", "u:6"],
             "tcp urls=http://k/ secret=t name=m tunnel=(\"u\")(6) workdir=/cli",
         ),
-        (
-            with(&[("JENKINS_TUNNEL", "t:5")]),
-            &["-webSocket"],
-            "websocket urls=http://j/ secret=s name=n",
-        ),
+        (with(&[("JENKINS_TUNNEL", "t:5")]), &["-webSocket"], "websocket urls=http://j/ secret=s name=n"),
         (
             with(&[("REMOTING_OPTS", "-noReconnectAfter 1d")]),
             &["-noReconnect"],
@@ -661,11 +419,7 @@ fn environments() {
         ),
     ] {
         for program in ["/usr/local/bin/jenkins-agent", "jenkins-slave", "agent"] {
-            assert_eq!(
-                show(&config(program, &environment, arguments)),
-                expected,
-                "{environment:?} {arguments:?}"
-            );
+            assert_eq!(show(&config(program, &environment, arguments)), expected, "{environment:?} {arguments:?}");
         }
     }
 }
@@ -673,46 +427,18 @@ fn environments() {
 #[test]
 fn refused_environments() {
     for (environment, expected) in [
+        (vec![("JENKINS_URL", "http://j")], "Secret is required for inbound agents"),
         (
-            vec![("JENKINS_URL", "http://j")],
-            "Secret is required for inbound agents",
-        ),
-        (
-            vec![
-                ("JENKINS_URL", "j"),
-                ("JENKINS_SECRET", "s"),
-                ("JENKINS_NAME", "n"),
-            ],
+            vec![("JENKINS_URL", "j"), ("JENKINS_SECRET", "s"), ("JENKINS_NAME", "n")],
             "\"j\" is not a valid value for \"JENKINS_URL\"",
         ),
-        (
-            vec![("JENKINS_WEB_SOCKET", "true")],
-            "option \"JENKINS_WEB_SOCKET\" requires the option(s) [-url]",
-        ),
-        (
-            vec![("REMOTING_OPTS", "-foo")],
-            "REMOTING_OPTS: \"-foo\" is not a valid option",
-        ),
-        (
-            vec![("REMOTING_OPTS", "'")],
-            "REMOTING_OPTS: a quote is not closed",
-        ),
-        (
-            vec![("REMOTING_OPTS", "\\")],
-            "REMOTING_OPTS: it ends with a backslash",
-        ),
-        (
-            vec![("REMOTING_OPTS", "-name $(hostname)")],
-            "REMOTING_OPTS: commands ($(...)) are not run",
-        ),
-        (
-            vec![("REMOTING_OPTS", "-name \"`hostname`\"")],
-            "REMOTING_OPTS: commands (`...`) are not run",
-        ),
-        (
-            vec![("REMOTING_OPTS", "${A:-b}")],
-            "REMOTING_OPTS: only ${NAME} is understood",
-        ),
+        (vec![("JENKINS_WEB_SOCKET", "true")], "option \"JENKINS_WEB_SOCKET\" requires the option(s) [-url]"),
+        (vec![("REMOTING_OPTS", "-foo")], "REMOTING_OPTS: \"-foo\" is not a valid option"),
+        (vec![("REMOTING_OPTS", "'")], "REMOTING_OPTS: a quote is not closed"),
+        (vec![("REMOTING_OPTS", "\\")], "REMOTING_OPTS: it ends with a backslash"),
+        (vec![("REMOTING_OPTS", "-name $(hostname)")], "REMOTING_OPTS: commands ($(...)) are not run"),
+        (vec![("REMOTING_OPTS", "-name \"`hostname`\"")], "REMOTING_OPTS: commands (`...`) are not run"),
+        (vec![("REMOTING_OPTS", "${A:-b}")], "REMOTING_OPTS: only ${NAME} is understood"),
     ] {
         let message = error("jenkins-agent", &environment, &["-v"]);
         assert!(message.starts_with(expected), "{environment:?}: {message}");
@@ -725,14 +451,9 @@ fn a_stray_jenkins_url_leaves_agent_on_stdio() {
     let config = config("agent", &build, &["-workDir", "/w"]);
     assert_eq!(show(&config), "stdio workdir=/w");
     assert_eq!(config.notes.len(), 2, "{:?}", config.notes);
-    assert!(
-        config.notes[0].starts_with("JENKINS_URL is ignored: there is neither a secret nor a name")
-    );
+    assert!(config.notes[0].starts_with("JENKINS_URL is ignored: there is neither a secret nor a name"));
     // Half a description is a mistake, not a stray.
-    assert_eq!(
-        error("agent", &build, &["-name", "n"]),
-        "Secret is required for inbound agents"
-    );
+    assert_eq!(error("agent", &build, &["-name", "n"]), "Secret is required for inbound agents");
 }
 
 #[test]
@@ -741,42 +462,23 @@ fn actions() {
     let words = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
     for (program, arguments, expected) in [
         ("jenkins-agent", &["bash"][..], Action::Exec("bash".into())),
-        (
-            "/usr/local/bin/jenkins-slave",
-            &["/bin/sh"],
-            Action::Exec("/bin/sh".into()),
-        ),
+        ("/usr/local/bin/jenkins-slave", &["/bin/sh"], Action::Exec("/bin/sh".into())),
         ("jenkins-agent.sh", &["bash"], Action::Exec("bash".into())),
         ("jenkins-agent", &["-help"], Action::Help),
         ("agent", &["--help"], Action::Help),
         ("agent", &["help"], Action::Help),
         ("agent", &["-url", "x", "-h"], Action::Help),
         ("agent", &["-version"], Action::Version { own: false }),
-        (
-            "agent",
-            &["-help", "--version"],
-            Action::Version { own: true },
-        ),
+        ("agent", &["-help", "--version"], Action::Version { own: true }),
         ("agent", &["demo", "-x"], Action::Demo(words(&["-x"]))),
         ("jenkins-agent", &["demo"], Action::Demo(vec![])),
-        (
-            "agent",
-            &["decode", "a", "--roundtrip"],
-            Action::Decode(words(&["a", "--roundtrip"])),
-        ),
+        ("agent", &["decode", "a", "--roundtrip"], Action::Decode(words(&["a", "--roundtrip"]))),
     ] {
-        assert_eq!(
-            run(program, arguments),
-            Ok(expected),
-            "{program} {arguments:?}"
-        );
+        assert_eq!(run(program, arguments), Ok(expected), "{program} {arguments:?}");
     }
     assert!(run("agent", &["bash"]).is_err());
     // An environment out of order does not stand between a user and the help.
-    assert_eq!(
-        interpret_words("agent", &[("REMOTING_OPTS", "'")], &["-help"]),
-        Ok(Action::Help)
-    );
+    assert_eq!(interpret_words("agent", &[("REMOTING_OPTS", "'")], &["-help"]), Ok(Action::Help));
 }
 
 #[test]
@@ -790,18 +492,7 @@ fn notes() {
     let config = config(
         "jenkins-agent",
         &env,
-        &[
-            "-jar-cache",
-            "/c",
-            "-jar-cache",
-            "/d",
-            "-workDir",
-            "/w",
-            "-url",
-            "http://j/",
-            "s",
-            "n",
-        ],
+        &["-jar-cache", "/c", "-jar-cache", "/d", "-workDir", "/w", "-url", "http://j/", "s", "n"],
     );
     assert_eq!(
         config.notes,
@@ -820,18 +511,7 @@ fn secrets_are_not_shown() {
     let config = config(
         "agent",
         &[],
-        &[
-            "-url",
-            U,
-            "-secret",
-            "5ec4e7",
-            "-name",
-            "n",
-            "-credentials",
-            "u:5ec4e7",
-            "-proxyCredentials",
-            "u:5ec4e7",
-        ],
+        &["-url", U, "-secret", "5ec4e7", "-name", "n", "-credentials", "u:5ec4e7", "-proxyCredentials", "u:5ec4e7"],
     );
     let shown = format!("{config:?} {}", Secret::new("5ec4e7"));
     assert!(!shown.contains("5ec4e7"), "{shown}");
@@ -859,19 +539,7 @@ fn secrets_are_not_shown() {
 #[test]
 fn jnlp_arguments_are_applied() {
     let words = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
-    let start = || {
-        config(
-            "agent",
-            &[],
-            &[
-                "-jnlpUrl",
-                "http://j/a.jnlp",
-                "-secret",
-                "s",
-                "-noReconnect",
-            ],
-        )
-    };
+    let start = || config("agent", &[], &["-jnlpUrl", "http://j/a.jnlp", "-secret", "s", "-noReconnect"]);
     let served = words(&[
         "-headless",
         "s",
@@ -892,16 +560,10 @@ fn jnlp_arguments_are_applied() {
         show(&applied),
         "tcp urls=http://j/,http://k/ secret=s name=n tunnel=None(5) noreconnect=yes workdir=/served"
     );
-    let own = config("agent", &[], &["-jnlpUrl", U, "-workDir", "/own"])
-        .with_jnlp_arguments(&served)
-        .unwrap();
+    let own = config("agent", &[], &["-jnlpUrl", U, "-workDir", "/own"]).with_jnlp_arguments(&served).unwrap();
     assert_eq!(own.work_dir.path.as_deref(), Some(Path::new("/own")));
     assert_eq!(
-        show(
-            &start()
-                .with_jnlp_arguments(&words(&["s", "n", "-url", U, "-webSocket"]))
-                .unwrap()
-        ),
+        show(&start().with_jnlp_arguments(&words(&["s", "n", "-url", U, "-webSocket"])).unwrap()),
         "websocket urls=http://j/ secret=s name=n noreconnect=yes"
     );
     for bad in [
@@ -976,20 +638,13 @@ fn agent_jars_options_are_all_known() {
         "workDir",
     ] {
         for dashes in ["-", "--"] {
-            assert!(
-                options::find(&format!("{dashes}{name}")).is_some(),
-                "{dashes}{name}"
-            );
+            assert!(options::find(&format!("{dashes}{name}")).is_some(), "{dashes}{name}");
         }
     }
 }
 
 fn word() -> impl Strategy<Value = String> {
-    let names: Vec<String> = OPTIONS
-        .iter()
-        .flat_map(|row| row.names)
-        .map(|name| format!("-{name}"))
-        .collect();
+    let names: Vec<String> = OPTIONS.iter().flat_map(|row| row.names).map(|name| format!("-{name}")).collect();
     prop_oneof![
         4 => prop::sample::select(names),
         2 => prop::sample::select(vec!["http://j/", "h:1", "AQI=", "a=b", "1d", "@/run/args", "@/run/secret", "@", "", "--", "[::1]:"]).prop_map(str::to_owned),

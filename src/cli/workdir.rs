@@ -11,9 +11,7 @@ use super::config::WorkDirSettings;
 #[derive(Debug, thiserror::Error)]
 pub enum WorkDirError {
     /// `-internalDir` is a path, or has characters that it must not have.
-    #[error(
-        "Name of remoting internal directory ('{0}') is not compliant with the required format: [a-zA-Z0-9._-]*"
-    )]
+    #[error("Name of remoting internal directory ('{0}') is not compliant with the required format: [a-zA-Z0-9._-]*")]
     Name(String),
     /// Something else stands there.
     #[error("The specified {what} path points to a non-directory file: {}", path.display())]
@@ -67,10 +65,7 @@ pub struct WorkDir {
 ///
 /// # Errors
 /// [`WorkDirError`], with Java's texts; the agent should not start.
-pub fn prepare(
-    settings: &WorkDirSettings,
-    with_logs: bool,
-) -> Result<Option<WorkDir>, WorkDirError> {
+pub fn prepare(settings: &WorkDirSettings, with_logs: bool) -> Result<Option<WorkDir>, WorkDirError> {
     prepare_with(settings, with_logs, &is_accessible)
 }
 
@@ -80,21 +75,13 @@ fn prepare_with(
     accessible: &dyn Fn(&Path) -> bool,
 ) -> Result<Option<WorkDir>, WorkDirError> {
     let name = &settings.internal_dir;
-    if !name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-    {
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
         return Err(WorkDirError::Name(name.clone()));
     }
     let Some(root) = settings.path.clone() else {
         return Ok(None);
     };
-    verify(
-        "working directory",
-        &root,
-        settings.fail_if_missing,
-        accessible,
-    )?;
+    verify("working directory", &root, settings.fail_if_missing, accessible)?;
     let internal = root.join(name);
     let what = "remoting internal directory";
     verify(what, &internal, settings.fail_if_missing, accessible)?;
@@ -107,11 +94,7 @@ fn prepare_with(
     } else {
         None
     };
-    Ok(Some(WorkDir {
-        root,
-        internal,
-        logs,
-    }))
+    Ok(Some(WorkDir { root, internal, logs }))
 }
 
 fn verify(
@@ -122,29 +105,16 @@ fn verify(
 ) -> Result<(), WorkDirError> {
     let path_buf = || path.to_owned();
     match std::fs::metadata(path) {
-        Ok(metadata) if !metadata.is_dir() => Err(WorkDirError::NotADirectory {
-            what,
-            path: path_buf(),
-        }),
-        Ok(_) if !accessible(path) => Err(WorkDirError::NotAccessible {
-            what,
-            path: path_buf(),
-        }),
+        Ok(metadata) if !metadata.is_dir() => Err(WorkDirError::NotADirectory { what, path: path_buf() }),
+        Ok(_) if !accessible(path) => Err(WorkDirError::NotAccessible { what, path: path_buf() }),
         Ok(_) => Ok(()),
-        Err(_) if fail_if_missing => Err(WorkDirError::Missing {
-            what,
-            path: path_buf(),
-        }),
+        Err(_) if fail_if_missing => Err(WorkDirError::Missing { what, path: path_buf() }),
         Err(_) => Ok(()),
     }
 }
 
 fn create(what: &'static str, path: &Path) -> Result<(), WorkDirError> {
-    std::fs::create_dir_all(path).map_err(|source| WorkDirError::Create {
-        what,
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::create_dir_all(path).map_err(|source| WorkDirError::Create { what, path: path.to_owned(), source })
 }
 
 fn is_accessible(path: &Path) -> bool {
@@ -156,11 +126,7 @@ mod tests {
     use super::*;
 
     fn settings(path: &Path) -> WorkDirSettings {
-        WorkDirSettings {
-            path: Some(path.to_owned()),
-            internal_dir: "remoting".into(),
-            fail_if_missing: false,
-        }
+        WorkDirSettings { path: Some(path.to_owned()), internal_dir: "remoting".into(), fail_if_missing: false }
     }
 
     #[test]
@@ -168,28 +134,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("a/b");
         let made = prepare(&settings(&root), true).unwrap().unwrap();
-        assert_eq!(
-            made.logs.as_deref(),
-            Some(root.join("remoting/logs").as_path())
-        );
+        assert_eq!(made.logs.as_deref(), Some(root.join("remoting/logs").as_path()));
         assert!(root.join("remoting/logs").is_dir());
         assert_eq!(prepare(&settings(&root), true).unwrap().unwrap(), made);
 
         let without = dir.path().join("c");
-        assert_eq!(
-            prepare(&settings(&without), false).unwrap().unwrap().logs,
-            None
-        );
+        assert_eq!(prepare(&settings(&without), false).unwrap().unwrap().logs, None);
         assert!(without.join("remoting").is_dir());
         assert!(!without.join("remoting/logs").exists());
     }
 
     #[test]
     fn nothing_without_a_work_dir() {
-        let none = WorkDirSettings {
-            path: None,
-            ..settings(Path::new(""))
-        };
+        let none = WorkDirSettings { path: None, ..settings(Path::new("")) };
         assert_eq!(prepare(&none, true).unwrap(), None);
     }
 
@@ -197,10 +154,7 @@ mod tests {
     fn refusals() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("w");
-        let strict = WorkDirSettings {
-            fail_if_missing: true,
-            ..settings(&root)
-        };
+        let strict = WorkDirSettings { fail_if_missing: true, ..settings(&root) };
         let text = |result: Result<Option<WorkDir>, WorkDirError>| result.unwrap_err().to_string();
         let shown = root.display();
 
@@ -212,16 +166,12 @@ mod tests {
         std::fs::create_dir(&root).unwrap();
         assert_eq!(
             text(prepare(&strict, true)),
-            format!(
-                "The remoting internal directory is missing, but it is expected to exist: {shown}/remoting"
-            )
+            format!("The remoting internal directory is missing, but it is expected to exist: {shown}/remoting")
         );
         std::fs::write(root.join("remoting"), "").unwrap();
         assert_eq!(
             text(prepare(&strict, true)),
-            format!(
-                "The specified remoting internal directory path points to a non-directory file: {shown}/remoting"
-            )
+            format!("The specified remoting internal directory path points to a non-directory file: {shown}/remoting")
         );
         assert_eq!(
             text(prepare_with(&settings(&root), true, &|_| false)),
@@ -230,10 +180,7 @@ mod tests {
             )
         );
         for bad in ["../up", "a/b", "a b", "é"] {
-            let bad = WorkDirSettings {
-                internal_dir: bad.into(),
-                ..settings(&root)
-            };
+            let bad = WorkDirSettings { internal_dir: bad.into(), ..settings(&root) };
             assert!(matches!(prepare(&bad, true), Err(WorkDirError::Name(_))));
         }
     }

@@ -68,12 +68,7 @@ impl EnvVars {
     /// The given variables less [`SECRET_VARIABLES`]. Bytes that are no UTF-8 are replaced, as Java does.
     fn without_secrets(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let mut env: Self = variables
-            .map(|(name, value)| {
-                (
-                    name.to_string_lossy().into_owned(),
-                    value.to_string_lossy().into_owned(),
-                )
-            })
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
             .collect();
         for name in SECRET_VARIABLES {
             env.remove(name);
@@ -83,9 +78,7 @@ impl EnvVars {
 
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.entries
-            .get(&folded(name))
-            .map(|(_, value)| value.as_str())
+        self.entries.get(&folded(name)).map(|(_, value)| value.as_str())
     }
 
     /// Sets a variable. One that differs only in case keeps its spelling and gets the value, as in a `TreeMap`.
@@ -111,9 +104,7 @@ impl EnvVars {
 
     /// All variables in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries
-            .values()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.entries.values().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// How many variables there are.
@@ -201,9 +192,7 @@ enum Macro<'a> {
 /// Parses what follows a `$` and tells how many bytes of it belong to the macro.
 fn parse_macro(after: &str) -> Option<(Macro<'_>, usize)> {
     let name_length = |s: &str, dots: bool| {
-        s.bytes()
-            .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_' || (dots && *b == b'.'))
-            .count()
+        s.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_' || (dots && *b == b'.')).count()
     };
     match after.as_bytes().first()? {
         b'$' => Some((Macro::Dollar, 1)),
@@ -225,10 +214,7 @@ fn parse_macro(after: &str) -> Option<(Macro<'_>, usize)> {
 ///
 /// # Errors
 /// [`TooLarge`].
-pub fn replace_macro<'v>(
-    text: &str,
-    mut resolve: impl FnMut(&str) -> Option<&'v str>,
-) -> Result<String, TooLarge> {
+pub fn replace_macro<'v>(text: &str, mut resolve: impl FnMut(&str) -> Option<&'v str>) -> Result<String, TooLarge> {
     let mut out = String::with_capacity(text.len().min(MAX_EXPANDED_BYTES));
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -310,11 +296,7 @@ fn override_order<'a>(target: &EnvVars, overrides: &'a EnvVars) -> Vec<(&'a str,
 
 /// `hudson.util.CyclicGraphDetector` without recursion: nodes after those they refer to, or the first cycle (which begins
 /// and ends with the same node).
-fn sort_by_references(
-    nodes: &[usize],
-    references: &[Vec<usize>],
-    steps: &mut usize,
-) -> Result<Vec<usize>, Vec<usize>> {
+fn sort_by_references(nodes: &[usize], references: &[Vec<usize>], steps: &mut usize) -> Result<Vec<usize>, Vec<usize>> {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
         New,
@@ -360,27 +342,14 @@ fn sort_by_references(
 
 /// `OverrideOrderCalculator.cutCycle`: the reference to the first variable of the cycle that has a value already, or else
 /// to the first one, is dropped.
-fn cut_cycle(
-    target: &EnvVars,
-    overrides: &[(&str, &str)],
-    references: &mut [Vec<usize>],
-    cycle: &[usize],
-) {
+fn cut_cycle(target: &EnvVars, overrides: &[(&str, &str)], references: &mut [Vec<usize>], cycle: &[usize]) {
     let name = |at: usize| overrides[at].0;
-    let referee = cycle
-        .iter()
-        .copied()
-        .find(|&at| target.get(name(at)).is_some())
-        .unwrap_or(cycle[0]);
+    let referee = cycle.iter().copied().find(|&at| target.get(name(at)).is_some()).unwrap_or(cycle[0]);
     // The first is also the last, so that there is always one before the last appearance.
     let last = cycle.iter().rposition(|&at| at == referee).unwrap_or(1);
     let referrer = cycle[last.saturating_sub(1)];
     references[referrer].retain(|&to| to != referee);
-    tracing::debug!(
-        variable = name(referrer),
-        refers_to = name(referee),
-        "cut a circle of environment variables"
-    );
+    tracing::debug!(variable = name(referrer), refers_to = name(referee), "cut a circle of environment variables");
 }
 
 #[cfg(test)]
@@ -417,10 +386,7 @@ mod tests {
             ("${A.B}", "a-b"),
             ("/$A/$B/$AA", "/a/B/aa"),
             ("$A-$AA", "a-aa"),
-            (
-                "/$A/foo/can/$B/you-believe_$AA~it?",
-                "/a/foo/can/B/you-believe_aa~it?",
-            ),
+            ("/$A/foo/can/$B/you-believe_$AA~it?", "/a/foo/can/B/you-believe_aa~it?"),
             ("$$$DOLLAR${AA}$$B${ENCLOSED}$it", "$$aa$Ba${A}$it"),
             ("", ""),
             ("$", "$"),
@@ -445,10 +411,7 @@ mod tests {
         vars.put("b_", "1");
         vars.put("BA", "2");
         // `_` lies between the cases in ASCII; Java compares lower case.
-        assert_eq!(
-            vars.iter().map(|(n, _)| n).collect::<Vec<_>>(),
-            ["b_", "BA", "Path"]
-        );
+        assert_eq!(vars.iter().map(|(n, _)| n).collect::<Vec<_>>(), ["b_", "BA", "Path"]);
     }
 
     #[test]
@@ -458,10 +421,7 @@ mod tests {
         vars.override_with("NEW+X", "/new");
         vars.override_with("GONE", "");
         vars.override_with("+ODD", "v");
-        assert_eq!(
-            vars,
-            env(&[("PATH", "/maven/bin:/bin"), ("NEW", "/new"), ("+ODD", "v")])
-        );
+        assert_eq!(vars, env(&[("PATH", "/maven/bin:/bin"), ("NEW", "/new"), ("+ODD", "v")]));
         vars.override_with("path+A", "/a");
         assert_eq!(vars.get("PATH"), Some("/a:/maven/bin:/bin"));
         // The name is removed as it stands, so an empty PATH+X changes nothing.
@@ -515,40 +475,21 @@ mod tests {
             ),
             (
                 &[],
-                &[
-                    ("A", "x"),
-                    ("B", "${A}"),
-                    ("C", "${B}"),
-                    ("D", "${E}"),
-                    ("E", "${C}"),
-                ],
+                &[("A", "x"), ("B", "${A}"), ("C", "${B}"), ("D", "${E}"), ("E", "${C}")],
                 &["A", "B", "C", "E", "D"],
             ),
-            (
-                &[],
-                &[("A", "x"), ("B", "${A}"), ("C", "${A}${B}")],
-                &["A", "B", "C"],
-            ),
+            (&[], &[("A", "x"), ("B", "${A}"), ("C", "${A}${B}")], &["A", "B", "C"]),
             (&[], &[("PATH", "some;${PATH}")], &["PATH"]),
             (
                 &[("C", "Existing")],
-                &[
-                    ("A", "${B}"),
-                    ("B", "${C}"),
-                    ("C", "${A}"),
-                    ("D", "${C}${E}"),
-                    ("E", "${C}${D}"),
-                ],
+                &[("A", "${B}"), ("B", "${C}"), ("C", "${A}"), ("D", "${C}${E}"), ("E", "${C}${D}")],
                 &["B", "A", "C", "E", "D"],
             ),
             (&[], &[("A", "$b"), ("B", "x")], &["B", "A"]),
         ];
         for (target, overrides, expected) in cases {
             let overrides = env(overrides);
-            let order: Vec<&str> = override_order(&env(target), &overrides)
-                .into_iter()
-                .map(|(name, _)| name)
-                .collect();
+            let order: Vec<&str> = override_order(&env(target), &overrides).into_iter().map(|(name, _)| name).collect();
             assert_eq!(order, expected);
         }
     }
@@ -564,28 +505,19 @@ mod tests {
 
     #[test]
     fn long_chains_and_many_cycles_end() {
-        let chain: EnvVars = (0..20_000)
-            .map(|i| (format!("V{i:05}"), format!("$V{:05}", i + 1)))
-            .collect();
+        let chain: EnvVars = (0..20_000).map(|i| (format!("V{i:05}"), format!("$V{:05}", i + 1))).collect();
         let order = override_order(&EnvVars::new(), &chain);
         assert_eq!(order.first().map(|(name, _)| *name), Some("V19999"));
 
         let everyone: String = (0..100).map(|i| format!("$V{i:03}")).collect();
-        let tangle: EnvVars = (0..100)
-            .map(|i| (format!("V{i:03}"), everyone.clone()))
-            .collect();
+        let tangle: EnvVars = (0..100).map(|i| (format!("V{i:03}"), everyone.clone())).collect();
         assert_eq!(override_order(&EnvVars::new(), &tangle).len(), 100);
     }
 
     #[test]
     fn secrets_of_the_agent_are_not_passed_on() {
-        let given = [
-            ("JENKINS_SECRET", "s"),
-            ("jenkins_secret", "t"),
-            ("HOME", "/h"),
-        ];
-        let vars =
-            EnvVars::without_secrets(given.iter().map(|&(n, v)| (OsString::from(n), v.into())));
+        let given = [("JENKINS_SECRET", "s"), ("jenkins_secret", "t"), ("HOME", "/h")];
+        let vars = EnvVars::without_secrets(given.iter().map(|&(n, v)| (OsString::from(n), v.into())));
         assert_eq!(vars, env(&[("HOME", "/h")]));
     }
 
