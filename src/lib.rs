@@ -15,3 +15,7 @@ pub mod object;
 pub mod process;
 pub mod session;
 pub mod transport;
+
+/// The remoting version that this agent answers for: what `-version` prints, as `agent.jar -version` prints its own,
+/// and what a controller compares with its minimum (`hudson.slaves.SlaveComputer$SlaveVersion`).
+pub const REMOTING_VERSION: &str = "3386.v353e57a_1b_ea_0";

@@ -40,6 +40,9 @@ pub trait Exported: Send + Sync {
     fn invoke(self: Arc<Self>, call: &Call, method: &str, args: Vec<Option<View<'_>>>) -> Outcome;
 }
 
+/// An exported object as the channel keeps it.
+pub(super) struct ExportedObject(pub(super) Arc<dyn Exported>);
+
 /// What is the same for all calls on a channel.
 #[derive(Debug)]
 pub struct Agent {
@@ -47,6 +50,8 @@ pub struct Agent {
     pub work_dir: Option<PathBuf>,
     /// Name of the protocol that connects the channel (`Engine.getProtocolName`), if it has one.
     pub protocol: Option<String>,
+    /// Version of the controller, where it has told it.
+    pub controller_version: Option<String>,
     /// The environment that children inherit and that the controller is told: without the agent's own secrets.
     pub environment: crate::process::env::EnvVars,
     /// System properties that the controller copied here (`CopySystemProperties`).
@@ -141,6 +146,11 @@ impl Call {
         Ok(self.caller.pipe_reader(pipe)?)
     }
 
+    /// Exports an object whose methods the controller may call, for [`proxy`](Self::proxy).
+    pub fn export(&self, object: Arc<dyn Exported>) -> i32 {
+        self.link().export(Arc::new(ExportedObject(object)))
+    }
+
     /// An answer built by `build`.
     pub fn reply(&self, build: impl FnOnce(&mut Graph) -> NodeId) -> Reply {
         let mut graph = Graph::with_loader(self.loader());
@@ -207,6 +217,18 @@ impl Call {
 }
 
 impl Agent {
+    /// An agent without properties, with this process's environment.
+    pub fn new(work_dir: Option<PathBuf>, protocol: Option<String>, controller_version: Option<String>) -> Agent {
+        Agent {
+            work_dir,
+            protocol,
+            controller_version,
+            environment: crate::process::env::EnvVars::agent().clone(),
+            properties: Mutex::default(),
+            no_reconnect: AtomicBool::new(false),
+        }
+    }
+
     /// Whether the controller asked for the agent not to reconnect.
     pub fn shall_not_reconnect(&self) -> bool {
         self.no_reconnect.load(Ordering::Relaxed)

@@ -586,12 +586,12 @@ impl Target {
         self.settle(result);
     }
 
-    async fn write_async(&mut self, bytes: &[u8]) {
+    async fn write_async(&mut self, bytes: Vec<u8>) {
         if let Target::Remote(output) = self {
-            let result = output.write_async(bytes).await;
+            let result = output.write_async(bytes.into()).await;
             self.settle(result);
         } else {
-            self.write(bytes);
+            self.write(&bytes);
         }
     }
 
@@ -697,7 +697,7 @@ impl Base {
     async fn drain_async(&self) {
         let mut target = self.target.lock().await;
         let bytes = self.take();
-        target.write_async(&bytes).await;
+        target.write_async(bytes).await;
         self.wrote(&target);
     }
 }
@@ -708,7 +708,7 @@ impl Drop for Base {
         if let (false, Some(runtime)) = (bytes.is_empty(), &self.runtime) {
             let none = Target::Failed(io::ErrorKind::BrokenPipe, String::new());
             let mut target = std::mem::replace(self.target.get_mut(), none);
-            runtime.spawn(async move { target.write_async(&bytes).await });
+            runtime.spawn(async move { target.write_async(bytes).await });
         }
     }
 }

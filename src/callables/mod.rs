@@ -5,13 +5,15 @@
 //! It never sees a socket, a frame or another call.
 
 mod call;
+mod dispatch;
+pub mod durable_task;
+pub mod launcher;
 pub mod listener;
-mod throw;
+pub mod tools;
 
+pub use crate::channel::{Throw, ThrowClass, plain};
 pub use call::{Agent, Call, Exported, Outcome, Reply};
-pub use throw::{Throw, ThrowClass, plain};
-
-pub(crate) use throw::proxy_exception;
+pub use dispatch::{dispatch, find};
 
 /// How a callable is run.
 #[derive(Clone, Copy)]
@@ -34,3 +36,6 @@ pub struct Entry {
     /// What runs it.
     pub run: Run,
 }
+
+/// All that this agent executes natively.
+pub const TABLES: &[&[Entry]] = &[durable_task::ENTRIES, launcher::ENTRIES, tools::ENTRIES];

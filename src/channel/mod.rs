@@ -1,3 +1,21 @@
-//! The remoting channel.
+//! The remoting channel: requests and answers, exported objects, pipes with flow control, ping, close.
+//!
+//! [`state`] is the channel itself, without IO and without a clock; [`command`] is what goes over it; [`link`] lets
+//! the threads and tasks of an agent share one.
+//!
+//! # Invariants
+//! - `state` and `command` never do IO and never read a clock.
+//! - Every request is answered, once, whatever its handler does.
+//! - Every reference that a request brings goes back, once: by the handle that a handler opened, or by the answer.
+
+pub mod command;
 pub mod link;
-pub use link::{Caller, Link, PipeReader, RemoteError, RemoteInput, RemoteOutput, RemoteProxy, RemoteWriter, Sink};
+pub mod state;
+mod throw;
+
+pub use link::{
+    Caller, Incoming, Link, PipeReader, RemoteError, RemoteInput, RemoteOutput, RemoteProxy, RemoteWriter, Sink,
+    remote_output_stream,
+};
+pub use state::{Channel, CloseReason, Event, Liveness};
+pub use throw::{Throw, ThrowClass, plain};

@@ -16,8 +16,8 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::config::{LogFormat, LogSettings};
-use super::milestones;
+use crate::session::config::{LogFormat, LogSettings};
+use crate::session::milestones;
 
 /// A log file is turned over at this size (`WorkDirManager.setupLogging`).
 const FILE_LIMIT: u64 = 10 * 1024 * 1024;

@@ -4,25 +4,15 @@
 //! Nothing here talks to a network. [`entrypoint::interpret`] is a pure function of the program's
 //! name, its arguments, its environment and the files they name; [`run`] does what it says.
 
-pub mod config;
-pub mod duration;
 pub mod entrypoint;
 pub mod help;
 pub mod jnlp;
-pub mod last_words;
 pub mod logging;
-pub mod milestones;
 pub mod options;
 pub mod run;
 pub mod workdir;
 
-pub use config::{Config, Secret};
-pub use last_words::last_words;
-
-/// The remoting version that this agent answers for: what `-version` prints, as `agent.jar -version`
-/// prints its own, and what a controller compares with its minimum
-/// (`hudson.slaves.SlaveComputer$SlaveVersion`).
-pub const REMOTING_VERSION: &str = "3386.v353e57a_1b_ea_0";
+pub use crate::session::config::{Config, Secret};
 
 /// A command line or an environment that can't be used. The text says what is wrong with which
 /// option, in args4j's words where it has some; the process ends with exit code 2.

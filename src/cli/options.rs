@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 
-use super::config::{
+use super::{ReadFile, UsageError};
+use crate::session::config::{
     CertSource, Config, HostPort, JnlpSource, LogFormat, LogSettings, Secret, Transport, Tunnel, WorkDirSettings,
 };
-use super::{ReadFile, UsageError, duration};
+use crate::session::duration;
 
 /// What an option is about; the help's chapters, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,10 +5,14 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use super::config::Transport;
 use super::entrypoint::{self, Action, Environment, Invocation};
 use super::logging::{self, RotatingFile};
-use super::{Config, REMOTING_VERSION, help, last_words, milestones, workdir};
+use super::{Config, help, workdir};
+use crate::REMOTING_VERSION;
+use crate::session::config::Transport;
+use crate::session::last_words::{self, last_words};
+use crate::session::milestones;
+use crate::transport::ExitCode as ConnectCode;
 
 /// Failed, for a reason without a code of its own.
 pub const FAILED: u8 = 1;
@@ -39,7 +43,7 @@ pub fn main() -> ExitCode {
     match action {
         Err(error) => {
             if environment.contains_key("KUBERNETES_SERVICE_HOST") {
-                last_words(Path::new(super::last_words::TERMINATION_LOG), &error.to_string());
+                last_words(Path::new(last_words::TERMINATION_LOG), &error.to_string());
             }
             usage(&error.to_string())
         }
@@ -47,12 +51,17 @@ pub fn main() -> ExitCode {
         Ok(Action::Exec(command)) => exec(&command),
         Ok(Action::Demo(arguments)) => demo(&arguments),
         Ok(Action::Decode(arguments)) => decode(&arguments),
-        Ok(Action::Help) => print(&help::text(&[])),
+        Ok(Action::Help) => print(&help()),
         Ok(Action::Version { own: false }) => print(&format!("{REMOTING_VERSION}\n")),
         Ok(Action::Version { own: true }) => {
             print(&format!("agent {} (remoting {REMOTING_VERSION})\n", env!("CARGO_PKG_VERSION")))
         }
     }
+}
+
+fn help() -> String {
+    let codes: Vec<_> = ConnectCode::ALL.iter().map(|(code, what)| (code.code(), *what)).collect();
+    help::text(&codes)
 }
 
 fn read_file(path: &Path) -> std::io::Result<String> {
@@ -89,7 +98,7 @@ fn agent(config: Config) -> ExitCode {
         Ok(()) => run_session(config),
         Err(message) => {
             if config.in_pod {
-                last_words(Path::new(super::last_words::TERMINATION_LOG), &message);
+                last_words(Path::new(last_words::TERMINATION_LOG), &message);
             }
             let _ = writeln!(std::io::stderr(), "{message}");
             ExitCode::from(FAILED)
@@ -143,10 +152,8 @@ fn start(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Stands in for the session.
-fn run_session(_config: Config) -> ExitCode {
-    tracing::error!(target: milestones::TARGET, "This build has no session yet");
-    ExitCode::from(FAILED)
+fn run_session(config: Config) -> ExitCode {
+    ExitCode::from(crate::session::run(config))
 }
 
 /// Stands in for `demo`.

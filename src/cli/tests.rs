@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::config::{CertSource, HostPort, JnlpSource, LogFormat, Secret, Transport, Tunnel};
-use super::super::options::{OPTIONS, Opt};
+use super::options::{OPTIONS, Opt};
 use super::*;
+use crate::session::config::{CertSource, HostPort, JnlpSource, LogFormat, Secret, Transport, Tunnel};
 
 const FILES: &[(&str, &str)] = &[
     ("/run/secret", "  5ec4e7\n\n"),

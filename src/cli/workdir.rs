@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::config::WorkDirSettings;
+use crate::session::config::WorkDirSettings;
 
 /// Why a work directory can't be used.
 #[derive(Debug, thiserror::Error)]

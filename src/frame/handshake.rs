@@ -18,6 +18,9 @@ pub const BYE: &str = "BYE";
 /// What the accepting side answers.
 pub const OK: &str = "OK";
 
+/// How a TLS server's complaint begins (RFC 8446, section 5.1): what an HTTPS port answers to `Protocol:…`.
+const TLS_ALERT: [u8; 2] = [21, 3];
+
 /// A handshake that breaks its rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -76,6 +79,9 @@ pub fn parse_first_answer(input: &[u8], ended: bool) -> FirstAnswer {
     }
     if ACK.starts_with(input) && !ended {
         return FirstAnswer::Incomplete(ACK.len() - input.len());
+    }
+    if input.starts_with(&TLS_ALERT) {
+        return FirstAnswer::Text("a TLS alert; this port speaks TLS from the start".to_owned());
     }
     let line_end = input.iter().position(|&b| b == b'\n');
     match line_end.or((ended || input.len() >= MAX_BARE_ANSWER).then_some(input.len())) {
@@ -142,6 +148,7 @@ mod tests {
             (b"Unknown proto", false, Incomplete(1)),
             (b"Unknown protocol:\n", false, Text("Unknown protocol:".into())),
             (b"HTTP/1.1 400 Bad Request\r\nServer: x", false, Text("HTTP/1.1 400 Bad Request".into())),
+            (b"\x15\x03\x01\0\x02\x02\x46", false, Text("a TLS alert; this port speaks TLS from the start".into())),
             (b"no newline", true, Text("no newline".into())),
             (b"\x1b[31mred\n", false, Text("\u{fffd}[31mred".into())),
             (&[b'x'; 600], false, Text("x".repeat(MAX_BARE_ANSWER))),

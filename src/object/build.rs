@@ -37,6 +37,77 @@ impl Graph {
         self.contents.push(Content::Object(object));
     }
 
+    /// Copies an object of another graph, with all that it refers to.
+    pub fn import(&mut self, other: &Graph, object: NodeId) -> NodeId {
+        let shift = self.nodes.len();
+        let values = self.values.len() as u32;
+        let parts = self.parts.len() as u32;
+        let annotations = self.annotations.len() as u32;
+        let id = |id: NodeId| NodeId::from_index(id.index() + shift);
+        let own = |data: &Data| Data::Owned(other.shared(data));
+        let content = |content: &Content| match content {
+            Content::Object(object) => Content::Object(object.map(id)),
+            Content::Block { data, long } => Content::Block { data: own(data), long: *long },
+            Content::Reset => Content::Reset,
+        };
+        self.values.extend(other.values.iter().map(|value| match value {
+            Value::Ref(node) => Value::Ref(node.map(id)),
+            value => *value,
+        }));
+        self.annotations.extend(other.annotations.iter().map(content));
+        self.parts.extend(other.parts.iter().map(|part| Part {
+            desc: id(part.desc),
+            values: (part.values.0 + values, part.values.1),
+            annotation: (part.annotation.0 + annotations, part.annotation.1),
+        }));
+        for node in &other.nodes {
+            let node = match node {
+                Node::String { data, long } => Node::String { data: own(data), long: *long },
+                Node::ClassDesc(desc) => {
+                    let field = |field: &Field| Field {
+                        code: field.code,
+                        name: own(&field.name),
+                        signature: field.signature.map(id),
+                    };
+                    Node::ClassDesc(Box::new(ClassDesc {
+                        name: own(&desc.name),
+                        uid: desc.uid,
+                        flags: desc.flags,
+                        fields: desc.fields.iter().map(field).collect(),
+                        annotation: desc.annotation.iter().map(content).collect(),
+                        super_desc: desc.super_desc.map(id),
+                        complete: desc.complete,
+                    }))
+                }
+                Node::ProxyDesc(desc) => Node::ProxyDesc(Box::new(ProxyDesc {
+                    interfaces: desc.interfaces.iter().map(own).collect(),
+                    annotation: desc.annotation.iter().map(content).collect(),
+                    super_desc: desc.super_desc.map(id),
+                    complete: desc.complete,
+                })),
+                Node::Class(desc) => Node::Class(desc.map(id)),
+                Node::Object(object) => {
+                    Node::Object(Object { desc: id(object.desc), parts: (object.parts.0 + parts, object.parts.1) })
+                }
+                Node::Array { desc, elements } => {
+                    Node::Array { desc: id(*desc), elements: (elements.0 + values, elements.1) }
+                }
+                Node::Primitives { desc, length, data } => {
+                    Node::Primitives { desc: id(*desc), length: *length, data: own(data) }
+                }
+                Node::Enum { desc, constant } => Node::Enum { desc: id(*desc), constant: id(*constant) },
+                Node::Aborted(exception) => Node::Aborted(id(*exception)),
+            };
+            self.push(node);
+        }
+        id(object)
+    }
+
+    /// Makes this object the only one at the top level.
+    pub fn set_root(&mut self, object: NodeId) {
+        self.contents = vec![Content::Object(Some(object))];
+    }
+
     /// A stream with this object alone.
     pub fn encode_one(mut self, object: Option<NodeId>) -> Bytes {
         self.contents = vec![Content::Object(object)];

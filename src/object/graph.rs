@@ -209,6 +209,11 @@ impl Graph {
         })
     }
 
+    /// The id of the node at this position of [`nodes`](Self::nodes).
+    pub fn id_at(&self, index: usize) -> Option<NodeId> {
+        (index < self.nodes.len()).then(|| NodeId::from_index(index))
+    }
+
     /// A node, to be looked at.
     pub fn view(&self, id: NodeId) -> View<'_> {
         View { graph: self, id }

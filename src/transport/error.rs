@@ -83,9 +83,9 @@ pub enum Cause {
     #[error("the controller's TCP port for inbound agents is disabled, or it is still starting")]
     AgentPortDisabled,
     /// The controller does not speak the protocol that we need.
-    #[error("the controller doesn't offer JNLP4-connect; it offers {}", if .offered.is_empty() { "nothing" } else { .offered })]
+    #[error("the controller does not offer JNLP4-connect{}{offered}", if .offered.is_empty() { "" } else { ", but " })]
     ProtocolNotOffered {
-        /// The protocols offered, as the controller lists them.
+        /// The protocols offered, as the controller lists them; empty where it didn't say.
         offered: String,
     },
     /// The controller wants a newer remoting than this agent speaks.
@@ -190,9 +190,7 @@ impl Cause {
             Cause::IdentityMismatch { .. } => {
                 "Check that host, port and tunnel lead to the right controller; if its identity has been renewed, give the new -instanceIdentity."
             }
-            Cause::Proxy { .. } => {
-                "Check the proxy's URL and credentials, and whether this host belongs into NO_PROXY."
-            }
+            Cause::Proxy { .. } => "Check the proxy's URL and credentials, and whether this host belongs in NO_PROXY.",
             Cause::Configuration(_) => "Correct the option or variable named above.",
             Cause::Protocol(_) => {
                 "Check that the port is the controller's port for inbound agents, and that no proxy changes what passes."
@@ -228,13 +226,23 @@ impl Cause {
         }
     }
 
-    /// The cause behind an IO error. A timeout reported by the kernel has no duration of its own: `waited` is what to
-    /// tell as such.
+    /// The cause behind an IO error of a connection attempt that took this long: the kernel's own timeout becomes
+    /// [`Cause::TimedOut`]. The rest is as with `From<io::Error>`.
     pub fn from_io(error: io::Error, waited: Duration) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Cause::TimedOut(waited),
+            _ => Cause::from(error),
+        }
+    }
+}
+
+impl From<io::Error> for Cause {
+    /// The cause behind an IO error. A TLS error inside is found; a name that can't be resolved is not, as the standard
+    /// library has no kind for it.
+    fn from(error: io::Error) -> Self {
         use io::ErrorKind as K;
         match error.kind() {
             K::ConnectionRefused => Cause::Refused,
-            K::TimedOut => Cause::TimedOut(waited),
             K::HostUnreachable | K::NetworkUnreachable | K::NetworkDown | K::AddrNotAvailable => {
                 Cause::Unreachable(error.to_string())
             }
@@ -334,6 +342,29 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
+    /// All codes with what each says, for the help text.
+    pub const ALL: &[(ExitCode, &str)] = &[
+        (ExitCode::Configuration, "an option or variable makes no sense"),
+        (ExitCode::Dns, "the host name can't be resolved"),
+        (ExitCode::Refused, "nothing listens there"),
+        (ExitCode::TimedOut, "no answer in time"),
+        (ExitCode::Unreachable, "no route"),
+        (ExitCode::Tls, "TLS failed or a certificate isn't trusted"),
+        (ExitCode::Proxy, "a proxy failed or refused"),
+        (ExitCode::Http, "an HTTP status other than the one needed"),
+        (ExitCode::NotJenkins, "what answers isn't Jenkins"),
+        (ExitCode::AgentPortDisabled, "the TCP port for agents is off"),
+        (ExitCode::ProtocolNotOffered, "JNLP4-connect is off"),
+        (ExitCode::RemotingTooOld, "the controller wants a newer remoting"),
+        (ExitCode::Rejected, "wrong secret, or no such agent"),
+        (ExitCode::AlreadyConnected, "an agent of that name is connected"),
+        (ExitCode::IdentityMismatch, "another controller than the expected one"),
+        (ExitCode::TryLater, "refused in words that we don't know"),
+        (ExitCode::Protocol, "an answer that the protocol does not allow"),
+        (ExitCode::Closed, "closed without a reason"),
+        (ExitCode::Io, "another failure of the operating system's"),
+    ];
+
     /// The number for `std::process::exit`.
     pub fn code(self) -> u8 {
         self as u8
@@ -384,4 +415,96 @@ pub enum TransportError {
         /// What happened.
         message: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn causes() -> Vec<Cause> {
+        let text = || "text".to_owned();
+        vec![
+            Cause::Configuration(text()),
+            Cause::Dns(text()),
+            Cause::Refused,
+            Cause::TimedOut(Duration::from_secs(10)),
+            Cause::Unreachable(text()),
+            Cause::Tls(rustls::Error::DecryptError),
+            Cause::Proxy { proxy: text(), message: text() },
+            Cause::Http { status: 503, message: text() },
+            Cause::NotJenkins(text()),
+            Cause::AgentPortDisabled,
+            Cause::ProtocolNotOffered { offered: text() },
+            Cause::RemotingTooOld { minimum: text() },
+            Cause::Rejected { message: text() },
+            Cause::AlreadyConnected { message: text() },
+            Cause::IdentityMismatch { expected: text(), found: text() },
+            Cause::TryLater { message: text() },
+            Cause::Protocol(text()),
+            Cause::Closed,
+            Cause::Io(io::Error::other("text")),
+        ]
+    }
+
+    #[test]
+    fn each_cause_has_an_exit_code_of_its_own_and_one_plain_sentence() {
+        let codes: Vec<u8> = causes().iter().map(|cause| cause.exit_code().code()).collect();
+        assert_eq!(codes, (10..=28).collect::<Vec<u8>>());
+        for cause in causes() {
+            let line = ConnectError::new("connecting to", "host:1", cause).to_string();
+            assert!(line.starts_with("connecting to host:1: ") && !line.contains('\n'), "{line}");
+        }
+        for cause in causes() {
+            let step = cause.next_step();
+            assert!(step.ends_with('.') && !step.contains(". "), "{step}");
+        }
+    }
+
+    #[test]
+    fn lines_as_users_see_them() {
+        let cases = [
+            (
+                ConnectError::new(
+                    "connecting to",
+                    "ci.example.com:50000 (10.0.0.5)",
+                    Cause::TimedOut(Duration::from_secs(10)),
+                ),
+                "connecting to ci.example.com:50000 (10.0.0.5): timed out after 10 s",
+            ),
+            (
+                ConnectError::new("reading options", "", Cause::Configuration("-secret is missing".into())),
+                "reading options: -secret is missing",
+            ),
+            (
+                ConnectError::new("asking", "http://h/", Cause::Http { status: 502, message: String::new() }),
+                "asking http://h/: HTTP 502",
+            ),
+            (
+                ConnectError::new("asking", "http://h/", Cause::ProtocolNotOffered { offered: String::new() }),
+                "asking http://h/: the controller does not offer JNLP4-connect",
+            ),
+            (
+                ConnectError::new("asking", "http://h/", Cause::ProtocolNotOffered { offered: "Ping".into() }),
+                "asking http://h/: the controller does not offer JNLP4-connect, but Ping",
+            ),
+        ];
+        for (error, line) in cases {
+            assert_eq!(error.to_string(), line);
+        }
+        assert_eq!(Seconds(Duration::from_millis(250)).to_string(), "250 ms");
+        assert_eq!(Seconds(Duration::from_millis(2500)).to_string(), "2.5 s");
+    }
+
+    #[test]
+    fn io_errors_are_told_apart() {
+        use io::ErrorKind as K;
+        let exit = |kind: K| Cause::from_io(kind.into(), Duration::from_secs(3)).exit_code();
+        assert_eq!(exit(K::ConnectionRefused), ExitCode::Refused);
+        assert_eq!(exit(K::TimedOut), ExitCode::TimedOut);
+        assert_eq!(exit(K::HostUnreachable), ExitCode::Unreachable);
+        assert_eq!(exit(K::UnexpectedEof), ExitCode::Closed);
+        assert_eq!(exit(K::ConnectionReset), ExitCode::Io);
+        let tls = io::Error::new(K::InvalidData, rustls::Error::DecryptError);
+        assert!(matches!(Cause::from(tls), Cause::Tls(rustls::Error::DecryptError)));
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod dial;
 mod error;
+pub mod http;
 pub mod identity;
 pub mod jnlp4;
 pub mod proxy;
@@ -65,12 +66,12 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The name as Java's `Engine.getProtocolName` gives it (`stdio`, which has no engine there, is our own word).
+    /// The name as Java's `Engine.getProtocolName` gives it (for stdio `Launcher.communicationProtocolName`).
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Jnlp4 => jnlp4::PROTOCOL_NAME,
             Protocol::WebSocket => "WebSocket",
-            Protocol::Stdio => "stdio",
+            Protocol::Stdio => "Standard in/out",
         }
     }
 }
@@ -155,7 +156,7 @@ impl CommandWriter {
         }
     }
 
-    /// Ends our direction in order (TLS `close_notify` and FIN, a WebSocket close frame), within [`CLOSE_TIMEOUT`].
+    /// Flushes and ends our direction (end of stream, a WebSocket close frame), within [`CLOSE_TIMEOUT`].
     ///
     /// A failure to do so isn't told: the peer may have gone first.
     pub async fn close(&mut self) {

@@ -177,8 +177,8 @@ pub fn on_reconnect_completed() {
 #[cfg(test)]
 mod tests {
     use super::super::config::LogFormat;
-    use super::super::logging;
     use super::*;
+    use crate::cli::logging;
 
     #[test]
     fn texts_are_javas() {

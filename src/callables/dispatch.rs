@@ -1,0 +1,190 @@
+//! From a request to its handler, and from what that gives to an answer.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use super::call::ExportedObject;
+use super::{Agent, Call, Entry, Outcome, Reply, Run, TABLES, Throw, ThrowClass};
+use crate::channel::state::CHANNEL_OID;
+use crate::channel::{Caller, Incoming};
+use crate::object::{AccessError, Graph, NodeId, View};
+
+/// The superclass of all method calls.
+const RPC_REQUEST: &str = "hudson.remoting.RemoteInvocationHandler$RPCRequest";
+/// Wrappers within wrappers that are looked into; plugins add one, core one or two.
+const MAX_WRAPPERS: usize = 8;
+
+fn registry() -> &'static HashMap<&'static str, &'static Entry> {
+    static REGISTRY: OnceLock<HashMap<&'static str, &'static Entry>> = OnceLock::new();
+    REGISTRY.get_or_init(|| TABLES.iter().flat_map(|table| table.iter()).map(|entry| (entry.class, entry)).collect())
+}
+
+/// The native implementation of a callable, by its Java class name.
+pub fn find(class: &str) -> Option<&'static Entry> {
+    registry().get(class).copied()
+}
+
+/// What a request asks for, once its wrappers are off.
+struct Target {
+    node: NodeId,
+    class: String,
+    path: Option<PathBuf>,
+}
+
+/// Takes the wrappers off a callable: `FilePath$FileCallableWrapper`, `FilePath$CallableWith`, and those that plugins
+/// put around either, all of which name what they wrap `callable` or `task`.
+fn unwrap(root: View<'_>) -> Result<Target, AccessError> {
+    let mut view = root;
+    let mut path = None;
+    for _ in 0..MAX_WRAPPERS {
+        let class = view.class_name();
+        if find(&class).is_some() {
+            break;
+        }
+        let inner = match class.as_ref() {
+            "hudson.FilePath$FileCallableWrapper" | "hudson.FilePath$CallableWith" => {
+                // The outer instance up to 2.318, a field of its own since.
+                let file = match view.get("filePath")? {
+                    Some(file) => file,
+                    None => view.require("this$0")?,
+                };
+                path = Some(PathBuf::from(file.require_string("remote")?.as_ref()));
+                match view.get("callable")? {
+                    Some(callable) => callable,
+                    None => view.require("task")?,
+                }
+            }
+            _ => match view.get("callable") {
+                Ok(Some(callable)) => callable,
+                _ => break,
+            },
+        };
+        view = inner;
+    }
+    Ok(Target { node: view.id(), class: view.class_name().into_owned(), path })
+}
+
+/// Executes a request and answers it.
+///
+/// Must be called within a tokio runtime.
+pub fn dispatch(agent: &Arc<Agent>, incoming: Incoming) {
+    let Incoming { caller, graph } = incoming;
+    let Some(root) = graph.root() else {
+        return caller.respond(Err(Throw::io("the request is null")));
+    };
+    if root.hierarchy().any(|class| class == RPC_REQUEST) {
+        let call = call(agent, &caller, graph, None);
+        return invoke(call);
+    }
+    let target = match unwrap(root) {
+        Ok(target) => target,
+        Err(error) => return caller.respond(Err(error.into())),
+    };
+    let Some(entry) = find(&target.class) else {
+        tracing::warn!("not implemented natively: {}", target.class);
+        return caller.respond(Err(not_implemented(&target.class)));
+    };
+    tracing::debug!("{}", target.class);
+    let call = call(agent, &caller, graph, Some(target));
+    match entry.run {
+        Run::Inline(run) => finish(&caller, guarded(|| run(&call).into())),
+        Run::Blocking(run) => spawn(caller, move || run(&call).into()),
+        Run::Long(run) => spawn(caller, move || run(&call)),
+    }
+}
+
+fn call(agent: &Arc<Agent>, caller: &Arc<Caller>, graph: Graph, target: Option<Target>) -> Call {
+    let root = target.as_ref().map(|target| target.node).or(graph.root().map(View::id));
+    Call {
+        agent: agent.clone(),
+        // `dispatch` has seen that there is a root.
+        root: root.unwrap_or_else(|| unreachable!("a request without an object")),
+        path: target.and_then(|target| target.path),
+        graph: Arc::new(graph),
+        caller: caller.clone(),
+    }
+}
+
+fn not_implemented(class: &str) -> Throw {
+    Throw::abort(format!(
+        "this agent runs without a JVM and does not implement {class} natively; run the step on an agent with Java, \
+         or report the class as missing"
+    ))
+}
+
+/// Runs a method of an exported object.
+fn invoke(call: Call) {
+    let caller = call.caller.clone();
+    let (oid, method) = {
+        let request = call.view();
+        let (oid, method) = (request.int("oid"), request.require_string("methodName"));
+        match (oid, method) {
+            (Ok(oid), Ok(method)) => (oid, method.into_owned()),
+            (Err(error), _) | (_, Err(error)) => return caller.respond(Err(error.into())),
+        }
+    };
+    if oid == CHANNEL_OID {
+        // IChannel: this agent sets no properties. `waitForProperty` would wait for ever.
+        return caller.respond(match method.as_str() {
+            "getProperty" | "getRemoteProperty" => Ok((Graph::default(), None)),
+            _ => Err(Throw::new(ThrowClass::UnsupportedOperation, format!("IChannel.{method}"))),
+        });
+    }
+    let object = call.link().object(oid).and_then(|object| {
+        let object: Arc<dyn Any + Send + Sync> = object;
+        object.downcast::<ExportedObject>().ok()
+    });
+    let Some(object) = object else {
+        let text = format!("the agent exports no object {oid}, of which {method} was called");
+        return caller.respond(Err(Throw::new(ThrowClass::IllegalState, text)));
+    };
+    spawn(caller, move || {
+        let arguments = call.view().get("arguments").and_then(|array| match array {
+            Some(array) => Ok(array.elements()?.collect()),
+            None => Ok(Vec::new()),
+        });
+        match arguments {
+            Ok(arguments) => object.0.clone().invoke(&call, &method, arguments),
+            Err(error) => Outcome::Done(Err(error.into())),
+        }
+    });
+}
+
+fn spawn(caller: Arc<Caller>, run: impl FnOnce() -> Outcome + Send + 'static) {
+    tokio::task::spawn_blocking(move || {
+        let outcome = guarded(run);
+        finish(&caller, outcome);
+    });
+}
+
+fn finish(caller: &Arc<Caller>, outcome: Outcome) {
+    match outcome {
+        Outcome::Done(result) => respond(caller, result),
+        Outcome::Later(future) => {
+            let caller = caller.clone();
+            tokio::spawn(async move {
+                let closed = caller.link().closed();
+                tokio::select! {
+                    result = future => respond(&caller, result),
+                    () = closed => {}
+                }
+            });
+        }
+    }
+}
+
+fn respond(caller: &Caller, result: Result<Reply, Throw>) {
+    caller.respond(result.map(|reply| (reply.graph, reply.root)));
+}
+
+/// A handler's panic is a bug of this agent's: it fails the call and not the channel.
+fn guarded(run: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+        Outcome::Done(Err(Throw::new(ThrowClass::IllegalState, format!("a bug in this agent: {text}"))))
+    })
+}

@@ -1,0 +1,3 @@
+use super::Entry;
+/// x
+pub const ENTRIES: &[Entry] = &[];

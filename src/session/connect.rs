@@ -1,0 +1,224 @@
+//! From the configuration to an open connection, over whichever transport.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::config::{CertSource, Config, Transport};
+use super::milestones;
+use crate::discovery::{Discovery, Endpoint, HostPort};
+use crate::frame::Capability;
+use crate::transport::dial::Dialer;
+use crate::transport::http::ControllerUrl;
+use crate::transport::identity::{InstanceIdentity, Secret};
+use crate::transport::proxy::{Credentials as BasicCredentials, Proxies, Scheme};
+use crate::transport::trust::{TlsConfig, TrustOptions};
+use crate::transport::{Cause, ConnectError, Connection, jnlp4, stdio, websocket};
+
+/// How long `-tcp` waits for its one connection (`Launcher.runAsTcpServer`).
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connects, as often as need be.
+pub struct Connector {
+    transport: Transport,
+    discovery: Discovery,
+    name: String,
+    secret: Secret,
+    direct_identity: Option<InstanceIdentity>,
+    protocols: Vec<String>,
+    headers: Vec<(String, String)>,
+    /// Shown to the controller on reconnect, so that it drops the connection that this one replaces.
+    cookie: Option<String>,
+    /// The controller's version, where discovery has told it.
+    pub controller_version: Option<String>,
+}
+
+fn configuration(what: &'static str, why: impl ToString) -> ConnectError {
+    ConnectError::new(what, "", Cause::Configuration(why.to_string()))
+}
+
+impl Connector {
+    /// Takes what the configuration says about connecting.
+    ///
+    /// # Errors
+    /// If a URL, a certificate, an identity or credentials can't be used.
+    pub fn new(config: &Config) -> Result<Connector, ConnectError> {
+        let variable = |name: &str| std::env::var_os(name).map(Into::into);
+        let certs = config.certs.iter().map(|cert| match cert {
+            CertSource::File(path) => format!("@{}", path.display()),
+            CertSource::Pem(text) => text.clone(),
+        });
+        let tls = TlsConfig::new(TrustOptions {
+            certs: certs.collect(),
+            no_certificate_check: config.no_certificate_check,
+            ssl_cert_file: variable("SSL_CERT_FILE"),
+            ssl_cert_dir: variable("SSL_CERT_DIR"),
+        })
+        .map_err(|error| configuration("reading -cert", error))?;
+        let basic = |option: &Option<super::config::Secret>, name: &'static str| {
+            let parse = |secret: &super::config::Secret| BasicCredentials::parse(secret.expose());
+            option.as_ref().map(parse).transpose().map_err(|error| configuration(name, error))
+        };
+        let identity = config.instance_identity.as_deref().map(InstanceIdentity::from_der).transpose();
+        let identity = identity.map_err(|cause| ConnectError::new("reading -instanceIdentity", "", cause))?;
+        let urls = config.urls.iter().map(|url| ControllerUrl::parse(url)).collect::<Result<Vec<_>, _>>()?;
+        let name = config.name.clone().unwrap_or_default();
+        let environment = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+        let dialer = Dialer {
+            proxies: Proxies::from_env(environment),
+            proxy_credentials: basic(&config.proxy_credentials, "reading -proxyCredentials")?,
+            keepalive: !config.no_keep_alive,
+            ..Dialer::default()
+        };
+        let discovery = Discovery {
+            urls,
+            agent_name: name.clone(),
+            credentials: basic(&config.credentials, "reading -credentials")?,
+            tunnel: config.tunnel.as_ref().map(|t| HostPort { host: t.host.clone(), port: t.port }),
+            identity: identity.clone(),
+            dialer,
+            tls: Arc::new(tls),
+        };
+        let connector = Connector {
+            transport: config.transport.clone(),
+            discovery,
+            name,
+            secret: Secret::new(config.secret.as_ref().map_or("", |secret| secret.expose())),
+            direct_identity: identity,
+            protocols: config.protocols.clone(),
+            headers: config.websocket_headers.clone(),
+            cookie: None,
+            controller_version: None,
+        };
+        connector.warn_of_plain_http();
+        Ok(connector)
+    }
+
+    fn warn_of_plain_http(&self) {
+        let web_socket = match self.transport {
+            Transport::WebSocket => true,
+            Transport::Tcp => false,
+            _ => return,
+        };
+        if let Some(url) = self.discovery.exposed(web_socket) {
+            let what = if web_socket { "the agent's secret" } else { "the controller's identity" };
+            tracing::warn!(
+                target: milestones::TARGET,
+                "{url} is plain HTTP: who is on the way can read and replace {what}; use https, or -instanceIdentity"
+            );
+        }
+    }
+
+    /// Whether a connection that ends is followed by another.
+    pub fn can_reconnect(&self) -> bool {
+        matches!(self.transport, Transport::Tcp | Transport::WebSocket | Transport::Direct(_))
+    }
+
+    /// One attempt.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn connect(&mut self) -> Result<Connection, ConnectError> {
+        let connection = match self.transport.clone() {
+            Transport::Tcp => {
+                let urls: Vec<_> = self.discovery.urls.iter().map(ToString::to_string).collect();
+                milestones::locating_server(&urls);
+                let endpoint = self.discovery.endpoint().await?;
+                self.tcp(endpoint).await
+            }
+            Transport::Direct(at) => {
+                let identity = self.direct_identity.clone();
+                let identity =
+                    identity.ok_or_else(|| configuration("connecting", "-direct needs -instanceIdentity"))?;
+                let bracket = if at.host.contains(':') { ["[", "]"] } else { ["", ""] };
+                let at = format!("{}{}{}:{}", bracket[0], at.host, bracket[1], at.port);
+                let endpoint = Endpoint::direct(&at, identity, &self.protocols)?;
+                self.tcp(endpoint).await
+            }
+            Transport::WebSocket => self.web_socket().await,
+            Transport::Stdio => {
+                let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
+                stdio::connect(input, output, Capability::OURS, stdio::NEGOTIATION_TIMEOUT).await
+            }
+            Transport::ConnectTo(at) => {
+                let stream = self.discovery.dialer.connect(Scheme::Agent, &at.host, at.port).await?;
+                over_socket(stream).await
+            }
+            Transport::ListenTcp(file) => {
+                let accepted = accept_one(&file).await;
+                let stream = accepted.map_err(|error| {
+                    ConnectError::new("waiting for a connection announced in", file.display().to_string(), error)
+                })?;
+                over_socket(stream).await
+            }
+            Transport::Jnlp(_) => Err(configuration("connecting", "-jnlpUrl was not resolved")),
+        }?;
+        if connection.peer.cookie.is_some() {
+            self.cookie.clone_from(&connection.peer.cookie);
+        }
+        milestones::connected();
+        Ok(connection)
+    }
+
+    async fn tcp(&mut self, endpoint: Endpoint) -> Result<Connection, ConnectError> {
+        milestones::agent_discovery_successful(&endpoint.host, endpoint.port, &endpoint.identity.fingerprint());
+        self.controller_version.clone_from(&endpoint.controller_version);
+        if self.discovery.tunnel.is_some() {
+            milestones::tunneling();
+        }
+        milestones::handshaking();
+        milestones::connecting_to(&endpoint.host, endpoint.port);
+        let stream = self.discovery.dialer.connect(Scheme::Agent, &endpoint.host, endpoint.port).await;
+        let stream = stream.map_err(|error| told_by(error, &endpoint.origin))?;
+        milestones::trying_protocol("JNLP4-connect");
+        let credentials = jnlp4::Credentials {
+            node_name: self.name.clone(),
+            secret: self.secret.clone(),
+            cookie: self.cookie.clone(),
+        };
+        let address = format!("{}:{}", endpoint.host, endpoint.port);
+        let handshake = jnlp4::HANDSHAKE_TIMEOUT;
+        let identity = &endpoint.identity;
+        let connection = jnlp4::connect(stream, &address, identity, &credentials, Capability::OURS, handshake).await?;
+        milestones::remote_identity_confirmed(&identity.fingerprint());
+        Ok(connection)
+    }
+
+    async fn web_socket(&mut self) -> Result<Connection, ConnectError> {
+        // Java waits for the controller to be up before it shows the secret; so a start never counts as a refusal.
+        self.discovery.ready().await?;
+        let url = self.discovery.urls.first().cloned().ok_or_else(|| configuration("connecting", "no -url"))?;
+        let options = websocket::Options {
+            url,
+            agent_name: self.name.clone(),
+            secret: self.secret.clone(),
+            cookie: self.cookie.clone(),
+            headers: self.headers.clone(),
+        };
+        let connection = websocket::connect(&self.discovery.dialer, &self.discovery.tls, &options).await?;
+        milestones::websocket_open();
+        Ok(connection)
+    }
+}
+
+/// Says where a host and port came from that could not be reached.
+fn told_by(mut error: ConnectError, origin: &str) -> ConnectError {
+    error.address = format!("{} ({origin})", error.address);
+    error
+}
+
+async fn over_socket(stream: TcpStream) -> Result<Connection, ConnectError> {
+    let (input, output) = stream.into_split();
+    stdio::connect(input, output, Capability::OURS, stdio::NEGOTIATION_TIMEOUT).await
+}
+
+async fn accept_one(file: &std::path::Path) -> io::Result<TcpStream> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    std::fs::write(file, listener.local_addr()?.port().to_string())?;
+    let accepted = tokio::time::timeout(ACCEPT_TIMEOUT, listener.accept()).await;
+    let (stream, _) = accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
