@@ -761,6 +761,14 @@ impl Listener {
         Listeners::new(call).open(listener)
     }
 
+    /// One that writes to memory, and what shows that.
+    #[cfg(test)]
+    pub(super) fn in_memory() -> (Listener, impl Fn() -> String) {
+        let memory = Arc::new(Mutex::new(Vec::new()));
+        let base = Base::new(Target::Memory(memory.clone()), Tuning::STREAM, Weak::new());
+        (Listener::over(base, Vec::new()), move || String::from_utf8(lock(&memory).clone()).unwrap_or_default())
+    }
+
     fn over(base: Arc<Base>, stages: Vec<Stage>) -> Listener {
         Listener(Some(Arc::new(Inner { chain: Mutex::new(Chain(stages)), base })))
     }
