@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::Throw;
 use crate::channel::{Caller, Link, PipeReader, RemoteInput, RemoteOutput, RemoteWriter};
@@ -50,12 +51,14 @@ pub struct Agent {
     pub work_dir: Option<PathBuf>,
     /// Name of the protocol that connects the channel (`Engine.getProtocolName`), if it has one.
     pub protocol: Option<String>,
-    /// Version of the controller, where it has told it.
-    pub controller_version: Option<String>,
     /// The environment that children inherit and that the controller is told: without the agent's own secrets.
     pub environment: crate::process::env::EnvVars,
     /// System properties that the controller copied here (`CopySystemProperties`).
     pub properties: Mutex<HashMap<String, Option<String>>>,
+    /// The controller's version (`X-Jenkins`), if it said. See [`Agent::controller_at_least`].
+    pub controller_version: Option<String>,
+    /// How often the controller wants to be pinged, and how long to wait for its answer (`ChannelPinger`).
+    pub ping: Mutex<Option<(Duration, Duration)>>,
     /// Set when the controller says that the agent shall not come back (`KubernetesSlave$SlaveDisconnector`).
     pub no_reconnect: AtomicBool,
 }
@@ -225,6 +228,7 @@ impl Agent {
             controller_version,
             environment: crate::process::env::EnvVars::agent().clone(),
             properties: Mutex::default(),
+            ping: Mutex::default(),
             no_reconnect: AtomicBool::new(false),
         }
     }

@@ -5,11 +5,19 @@
 //! It never sees a socket, a frame or another call.
 
 mod call;
+pub mod connect;
+pub mod diagnostics;
 mod dispatch;
 pub mod durable_task;
+pub mod environment;
 pub mod launcher;
 pub mod listener;
+pub mod monitors;
+pub mod plugins;
+#[cfg(test)]
+mod recorded;
 pub mod tools;
+mod version;
 
 pub use crate::channel::{Throw, ThrowClass, plain};
 pub use call::{Agent, Call, Exported, Outcome, Reply};
@@ -38,4 +46,13 @@ pub struct Entry {
 }
 
 /// All that this agent executes natively.
-pub const TABLES: &[&[Entry]] = &[durable_task::ENTRIES, launcher::ENTRIES, tools::ENTRIES];
+pub const TABLES: &[&[Entry]] = &[
+    connect::ENTRIES,
+    monitors::ENTRIES,
+    environment::ENTRIES,
+    diagnostics::ENTRIES,
+    plugins::ENTRIES,
+    launcher::ENTRIES,
+    durable_task::ENTRIES,
+    tools::ENTRIES,
+];

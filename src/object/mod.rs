@@ -19,7 +19,7 @@ mod reader;
 mod typed;
 mod writer;
 
-pub use build::{Loader, ObjectBuilder};
+pub use build::{Loader, ObjectBuilder, tree_map_annotation};
 pub use error::{AccessError, DecodeError, Fault};
 pub use graph::{ClassDesc, Content, Data, Entry, Field, Graph, Node, NodeId, Object, Part, ProxyDesc, Value, View};
 pub use reader::{Limits, STREAM_HEADER};

@@ -1,0 +1,177 @@
+//! What a controller asks while an agent connects (`hudson.slaves.SlaveComputer.setChannel` and the computer
+//! listeners of core), and remoting's own callables.
+//!
+//! An exception here is mostly fatal: the controller closes the connection.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Call, Entry, Reply, Run, Throw};
+use crate::REMOTING_VERSION;
+use crate::java_class;
+
+const fn core(class: &'static str, run: Run) -> Entry {
+    Entry { class, owner: "core", run }
+}
+
+const fn remoting(class: &'static str, run: Run) -> Entry {
+    Entry { class, owner: "remoting", run }
+}
+
+/// Callables that do nothing but call another, by the field that holds it. An agent calls that one instead.
+///
+/// `Queue$LockedHRCallable` takes a lock that only a controller has; `OTelDelegatingCallable` sets a trace context.
+pub const WRAPPERS: &[(&str, &str)] = &[
+    ("hudson.model.Queue$LockedHRCallable", "delegate"),
+    (
+        "io.jenkins.plugins.opentelemetry.jenkins.OpenTelemetryTraceContextPropagatorFileCallableWrapperFactory$OTelDelegatingCallable",
+        "callable",
+    ),
+];
+
+/// The callables of this module.
+pub const ENTRIES: &[Entry] = &[
+    core("hudson.slaves.SlaveComputer$SlaveVersion", Run::Inline(|call| Ok(call.string(REMOTING_VERSION)))),
+    core("hudson.slaves.SlaveComputer$CommunicationProtocol", Run::Inline(communication_protocol)),
+    core("hudson.slaves.SlaveComputer$DetectOS", Run::Inline(|call| Ok(call.bool(true)))),
+    core("hudson.slaves.SlaveComputer$DetectDefaultCharset", Run::Inline(|call| Ok(call.string("UTF-8")))),
+    core("hudson.slaves.SlaveComputer$AbsolutePath", Run::Inline(absolute_path)),
+    // Keeps log records for SlaveLogFetcher. This agent's log is not made of java.util.logging records, so there are none.
+    core("hudson.slaves.SlaveComputer$SlaveInitializer", Run::Inline(null)),
+    core("hudson.slaves.SlaveComputer$SlaveLogFetcher", Run::Inline(no_log_records)),
+    // Names of Java loggers mean nothing here.
+    core("hudson.logging.LogRecorder$SetLevel", Run::Inline(null)),
+    core("hudson.slaves.ChannelPinger$SetUpRemotePing", Run::Inline(set_up_remote_ping)),
+    core("hudson.slaves.ConnectionActivityMonitor$PingCommand", Run::Inline(null)),
+    // True would mean that standard output was taken from the channel and given to the process.
+    core("jenkins.slaves.StandardOutputSwapper$ChannelSwapper", Run::Inline(r#false)),
+    core("jenkins.util.SystemProperties$AgentCopier$CopySystemProperties", Run::Inline(copy_system_properties)),
+    // Null is what an agent says that can't replace its own process.
+    core("jenkins.slaves.restarter.JnlpSlaveRestarterInstaller$FindEffectiveRestarters", Run::Inline(null)),
+    // Until 2.347: whether the agent could be installed as a service.
+    core("org.jenkinsci.modules.launchd_slave_installer.SlaveInstallerFactoryImpl$Predicate", Run::Inline(r#false)),
+    core("org.jenkinsci.modules.systemd_slave_installer.SlaveInstallerFactoryImpl$HasSystemd", Run::Inline(r#false)),
+    core("org.jenkinsci.modules.upstart_slave_installer.SlaveInstallerFactoryImpl$HasUpstart", Run::Inline(r#false)),
+    remoting("hudson.remoting.PingThread$Ping", Run::Inline(null)),
+    // Answered when the pipe operations before it are done, as every request is (`Request.lastIoId`).
+    remoting("hudson.remoting.Channel$IOSyncer", Run::Inline(null)),
+    remoting("hudson.remoting.Channel$SetMaximumBytecodeLevel", Run::Inline(null)),
+    // False is what an agent says that had the classes already.
+    remoting("hudson.remoting.PreloadJarTask", Run::Inline(r#false)),
+    remoting("hudson.remoting.PreloadJarTask2", Run::Inline(r#false)),
+];
+
+fn null(call: &Call) -> Result<Reply, Throw> {
+    Ok(call.null())
+}
+
+fn r#false(call: &Call) -> Result<Reply, Throw> {
+    Ok(call.bool(false))
+}
+
+/// A `List<LogRecord>`.
+pub(super) fn no_log_records(call: &Call) -> Result<Reply, Throw> {
+    Ok(call.reply(|graph| graph.array_list(&[])))
+}
+
+fn communication_protocol(call: &Call) -> Result<Reply, Throw> {
+    Ok(call.agent().protocol.as_deref().map_or_else(|| call.null(), |name| call.string(name)))
+}
+
+java_class! {
+    struct AbsolutePath {
+        relative_path: String = "relativePath",
+    }
+}
+
+fn absolute_path(call: &Call) -> Result<Reply, Throw> {
+    let request = AbsolutePath::read(call.view())?;
+    let directory = std::env::current_dir()
+        .map_err(|error| Throw::io(format!("the agent's current directory is not known: {error}")))?;
+    Ok(call.string(&java_absolute(&directory, &request.relative_path).to_string_lossy()))
+}
+
+/// `java.io.File.getAbsolutePath`: joined to the current directory, repeated and trailing slashes taken out, `.` and
+/// `..` left as they are.
+fn java_absolute(directory: &Path, path: &str) -> PathBuf {
+    let mut text = directory.to_string_lossy().into_owned();
+    if path.starts_with('/') {
+        text.clear();
+    }
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        if !text.ends_with('/') {
+            text.push('/');
+        }
+        text.push_str(part);
+    }
+    if text.is_empty() {
+        text.push('/');
+    }
+    text.into()
+}
+
+java_class! {
+    struct SetUpRemotePing {
+        timeout_seconds: i32 = "pingTimeoutSeconds",
+        interval_seconds: i32 = "pingIntervalSeconds",
+    }
+}
+
+impl SetUpRemotePing {
+    /// Interval and time-out; `None` if there shall be no pings.
+    fn schedule(&self) -> Option<(Duration, Duration)> {
+        let seconds = |number: i32| u64::try_from(number).ok().filter(|n| *n > 0).map(Duration::from_secs);
+        Some((seconds(self.interval_seconds)?, seconds(self.timeout_seconds)?))
+    }
+}
+
+fn set_up_remote_ping(call: &Call) -> Result<Reply, Throw> {
+    let schedule = SetUpRemotePing::read(call.view())?.schedule();
+    *call.agent().ping.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = schedule;
+    Ok(call.null())
+}
+
+fn copy_system_properties(call: &Call) -> Result<Reply, Throw> {
+    let snapshot = call.view().require("snapshot")?.string_map()?;
+    let mut properties = call.agent().properties.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    *properties = snapshot.into_iter().collect();
+    Ok(call.null())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::callables::recorded;
+
+    #[test]
+    fn absolute_paths_as_java_makes_them() {
+        for (path, expected) in [
+            ("agent", "/home/me/agent"),
+            ("a//b/../c/", "/home/me/a/b/../c"),
+            ("./x", "/home/me/./x"),
+            ("", "/home/me"),
+            ("/", "/"),
+            ("//opt//agent/", "/opt/agent"),
+        ] {
+            assert_eq!(java_absolute(Path::new("/home/me"), path), Path::new(expected), "{path}");
+        }
+        assert_eq!(java_absolute(Path::new("/"), "x"), Path::new("/x"));
+    }
+
+    #[test]
+    fn the_recorded_request_for_pings_is_understood() {
+        let (request, _) = recorded::exchange("hudson.slaves.ChannelPinger$SetUpRemotePing");
+        let read = SetUpRemotePing::read(request.root().unwrap()).unwrap();
+        assert_eq!(read.schedule(), Some((Duration::from_secs(300), Duration::from_secs(240))));
+        for (interval_seconds, timeout_seconds) in [(0, 240), (-1, 240), (300, 0), (i32::MIN, i32::MIN)] {
+            assert_eq!(SetUpRemotePing { interval_seconds, timeout_seconds }.schedule(), None);
+        }
+    }
+
+    #[test]
+    fn the_recorded_system_properties_are_understood() {
+        let (request, _) = recorded::exchange("jenkins.util.SystemProperties$AgentCopier$CopySystemProperties");
+        let snapshot = request.root().unwrap().require("snapshot").unwrap().string_map().unwrap();
+        assert_eq!(snapshot, [("hudson.util.StreamTaskListener.AUTO_FLUSH".to_owned(), None)]);
+    }
+}

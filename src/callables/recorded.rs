@@ -1,0 +1,103 @@
+//! The recorded session, for tests: what a controller asked, and what the Java agent answered.
+
+use std::io::Read;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+
+use crate::object::{Graph, Limits, NodeId, Value, View};
+
+/// The commands of the session: direction (1 = to the agent) and bytes.
+static SESSION: LazyLock<Vec<(u8, Bytes)>> = LazyLock::new(|| {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/session.bin.gz");
+    let mut session = Vec::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut session).unwrap();
+    let mut session = Bytes::from(session);
+    let mut records = Vec::new();
+    while !session.is_empty() {
+        let head = session.split_to(5);
+        let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize;
+        records.push((head[0], session.split_to(length)));
+    }
+    records
+});
+
+fn decode(bytes: Bytes) -> Graph {
+    Graph::decode(bytes, &Limits::default()).unwrap()
+}
+
+/// The commands of this class in one direction.
+fn commands(direction: u8, class: &'static str) -> impl Iterator<Item = Graph> {
+    // Header, type codes and the length of the name come before the name of the first class.
+    let is_it = move |record: &Bytes| record.get(8..).is_some_and(|rest| rest.starts_with(class.as_bytes()));
+    let records = SESSION.iter().filter(move |(way, record)| *way == direction && is_it(record));
+    records.map(|(_, record)| decode(record.clone())).filter(move |graph| graph.root().unwrap().is(class))
+}
+
+/// The first request for a callable, and what the Java agent answered. A `FileCallable` goes by its own name, and the
+/// request's root is its wrapper.
+pub(crate) fn exchange(callable: &str) -> (Graph, Graph) {
+    let mut requests = commands(1, "hudson.remoting.UserRequest").filter_map(|command| {
+        let command = command.root().unwrap();
+        let request = decode(command.require("request").unwrap().byte_array().unwrap());
+        let root = request.root().unwrap();
+        let holds = |name: &str| root.get(name).ok().flatten().is_some_and(|view| view.is(callable));
+        let is_it = root.is(callable) || holds("callable") || holds("task");
+        is_it.then(|| (command.int("id").unwrap(), request))
+    });
+    let (id, request) = requests.next().unwrap_or_else(|| panic!("no request for {callable} was recorded"));
+    let mut responses = commands(0, "hudson.remoting.Response");
+    let response = responses.find(|response| response.root().unwrap().int("id").unwrap() == id).unwrap();
+    let value = response.root().unwrap().require("returnValue").unwrap();
+    assert!(!value.bool("isException").unwrap(), "{value:?}");
+    (request, decode(value.require("response").unwrap().byte_array().unwrap()))
+}
+
+fn is_default(value: Value) -> bool {
+    matches!(value, Value::Ref(None) | Value::Bool(false) | Value::Int(0) | Value::Long(0))
+}
+
+/// One class of an object's hierarchy: name, UID, flags, and fields with their type codes.
+type Level = (String, i64, u8, Vec<(String, u8)>);
+
+fn levels(view: View<'_>) -> Vec<Level> {
+    let graph = view.graph();
+    let supers = std::iter::successors(view.desc(), |id: &NodeId| graph.class(*id)?.super_desc);
+    let level = |id| {
+        let class = graph.class(id).unwrap();
+        let fields = class.fields.iter().map(|field| (graph.text(&field.name).into_owned(), field.code)).collect();
+        (graph.class_name(id).into_owned(), class.uid, class.flags, fields)
+    };
+    supers.map(level).collect()
+}
+
+/// Asserts that an answer of ours can stand for a recorded one: the same classes with the same UIDs and flags, and the
+/// same fields. A field that ours leaves out must have had its default value; one that ours has besides is in `extra`.
+#[track_caller]
+pub(crate) fn assert_same_shape(recorded: View<'_>, ours: View<'_>, extra: &[&str]) {
+    let (expected, actual) = (levels(recorded), levels(ours));
+    let head = |levels: &[Level]| levels.iter().map(|l| (l.0.clone(), l.1, l.2)).collect::<Vec<_>>();
+    assert_eq!(head(&actual), head(&expected));
+    for (expected, actual) in expected.iter().zip(&actual) {
+        for field in &expected.3 {
+            let left_out = !actual.3.contains(field);
+            assert!(!left_out || is_default(recorded.field(&field.0).unwrap()), "{} lacks {field:?}", actual.0);
+        }
+        for field in &actual.3 {
+            assert!(expected.3.contains(field) || extra.contains(&field.0.as_str()), "{} has {field:?}", actual.0);
+        }
+    }
+    for (_, name, value) in ours.fields() {
+        let both = (recorded.field(&name), value);
+        if let (Some(Value::Ref(Some(theirs))), Value::Ref(value)) = both
+            && name != "comparator"
+        {
+            let value = value.unwrap_or_else(|| panic!("{name} is null"));
+            let (theirs, value) = (recorded.graph().view(theirs), ours.graph().view(value));
+            assert_eq!(value.class_name(), theirs.class_name(), "{name}");
+            if theirs.desc().is_some() {
+                assert_same_shape(theirs, value, extra);
+            }
+        }
+    }
+}
