@@ -9,13 +9,17 @@ mod call;
 pub mod connect;
 pub mod diagnostics;
 mod dispatch;
+pub mod durable_task;
 pub mod environment;
 mod file_path;
+pub mod launcher;
+pub mod listener;
 pub mod monitors;
 pub mod plugins;
 #[cfg(test)]
 mod recorded;
 pub mod suid;
+pub mod tools;
 mod version;
 mod virtual_file;
 
@@ -55,6 +59,9 @@ pub const TABLES: &[&[Entry]] = &[
     file_path::ENTRIES,
     archiver::ENTRIES,
     virtual_file::ENTRIES,
+    launcher::ENTRIES,
+    durable_task::ENTRIES,
+    tools::ENTRIES,
 ];
 
 #[cfg(test)]
