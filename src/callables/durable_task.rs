@@ -91,12 +91,19 @@ fn binary_architecture(arch: &str) -> &str {
     }
 }
 
+/// The constant of `OsType` for Linux: `UNIX` up to durable-task 1.36, whose binary has the plugin's version.
+fn linux_constant(binary_version: &str) -> &'static str {
+    let minor = binary_version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok());
+    if minor.is_some_and(|minor| minor <= 36) { "UNIX" } else { "LINUX" }
+}
+
 fn agent_info(call: &Call) -> Result<Reply, Throw> {
     let version = GetAgentInfo::read(call.view())?.binary_version;
     let architecture = binary_architecture(system::os_arch());
     // A Java null in a concatenation.
     let version = version.as_deref().unwrap_or("null");
-    let name = format!("durable_task_monitor_{version}_linux_{architecture}");
+    let linux = linux_constant(version);
+    let name = format!("durable_task_monitor_{version}_{}_{architecture}", linux.to_ascii_lowercase());
     let caches = call.path()?.join("caches/durable-task");
     let (path, cached, caching) = match std::fs::create_dir_all(&caches) {
         Ok(()) => {
@@ -127,7 +134,7 @@ fn agent_info(call: &Call) -> Result<Reply, Throw> {
             ("os", os_type.as_str()),
         ];
         let desc = graph.serializable(&info, 7599995179651071957, &fields, None);
-        let (os, architecture) = (graph.enum_constant(&os, "LINUX"), graph.string(architecture));
+        let (os, architecture) = (graph.enum_constant(&os, linux), graph.string(architecture));
         let path = graph.string(&path);
         graph
             .object(desc)
