@@ -72,8 +72,10 @@ pub(crate) fn exchanges(wanted: impl Fn(&str) -> bool) -> Vec<(String, Graph, Re
         let root = request.root().unwrap();
         let inner = ["callable", "task"].into_iter().find_map(|name| root.get(name).ok().flatten());
         let class = inner.unwrap_or(root).class_name().into_owned();
-        if wanted(&class) {
-            let answer = answers.remove(&command.int("id").unwrap()).unwrap();
+        // Some were sent when the recording ended.
+        if let Some(answer) = answers.remove(&command.int("id").unwrap())
+            && wanted(&class)
+        {
             exchanges.push((class, request, answer));
         }
     }
