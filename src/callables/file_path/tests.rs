@@ -162,6 +162,9 @@ impl Answer {
     }
 }
 
+/// Fields of an object in a request.
+type Fields<'a> = &'a [(&'static str, Is<'a>)];
+
 /// What a made request's fields hold.
 enum Is<'a> {
     Null,
@@ -184,7 +187,7 @@ enum Is<'a> {
     /// A greedy `RemoteInputStream`.
     In(i32),
     /// Another object.
-    Object(&'a str, &'a [(&'static str, Is<'a>)]),
+    Object(&'a str, Fields<'a>),
     /// A map of strings.
     Map(&'a [(&'a str, &'a str)]),
     /// A list.
@@ -202,7 +205,7 @@ fn pipe(graph: &mut Graph, out: bool, oid: i32) -> NodeId {
     graph.object(desc).annotate_bytes(desc, bytes).build()
 }
 
-fn object(graph: &mut Graph, class: &str, fields: &[(&'static str, Is<'_>)]) -> NodeId {
+fn object(graph: &mut Graph, class: &str, fields: Fields<'_>) -> NodeId {
     let values: Vec<(&'static str, Value)> = fields.iter().map(|(name, is)| (*name, is.build(graph))).collect();
     let signature = |value: &Value| match value {
         Value::Bool(_) => "Z",
@@ -261,7 +264,7 @@ impl Is<'_> {
 }
 
 /// A `FileCallable` in its wrapper, as controllers since 2.319 send it.
-fn act(path: &Path, class: &str, fields: &[(&'static str, Is<'_>)]) -> Bytes {
+fn act(path: &Path, class: &str, fields: Fields<'_>) -> Bytes {
     let mut graph = Graph::with_loader(Loader::Receivers(1));
     let wrapper = [("callable", Is::Object(class, fields)), ("filePath", Is::Path(path))];
     let root = object(&mut graph, "hudson.FilePath$FileCallableWrapper", &wrapper);
@@ -375,6 +378,7 @@ async fn trees_go_to_the_controller_and_back() {
     for (factory, back) in [
         (("hudson.util.io.ArchiverFactory$TarArchiverFactory", Some(GZIP)), "hudson.FilePath$UntarFrom"),
         (("hudson.util.io.ArchiverFactory$TarArchiverFactory", Some(NONE)), "hudson.FilePath$UntarRemote"),
+        (("hudson.util.io.ArchiverFactory$TarArchiverFactory", Some(NONE)), "hudson.FilePath$ReadFromTar"),
         (("hudson.util.io.ArchiverFactory$ZipArchiverFactory", None), "hudson.FilePath$UnzipFrom"),
     ] {
         let compression = factory.1;
@@ -394,8 +398,15 @@ async fn trees_go_to_the_controller_and_back() {
         assert!(archive.len() >= 3 << 20 && answer.writes < 3 * 32, "{} writes", answer.writes);
 
         let compression = if plain { NONE } else { GZIP };
-        let fields = [("compression", compression), ("in", Is::In(9)), ("name", Is::Text("x"))];
-        let answer = controller.ask(act(&to, back, &fields), Some(archive)).await;
+        let fields = [
+            ("in", Is::In(9)),
+            ("compression", compression),
+            ("pipe", Is::PipeIn(9)),
+            ("description", Is::Text("**")),
+            ("target", Is::Path(&to)),
+        ];
+        let fields = if back.ends_with("FromTar") { &fields[1..] } else { &fields[..2] };
+        let answer = controller.ask(act(&to, back, fields), Some(archive)).await;
         assert!(answer.is_null(), "{back}: {answer:?}");
         assert_eq!(fs::read(to.join("large")).unwrap(), large);
         fs::remove_file(to.join("large")).unwrap();
@@ -471,7 +482,8 @@ async fn reading_answers_null_and_tells_the_pipe() {
     let ws = temp.path().join("ws");
     let root = ws.to_string_lossy().into_owned();
     let mut controller = Controller::new(None);
-    let cases: &[(&str, &[(&str, &str)], Result<&str, &str>)] = &[
+    type Options = &'static [(&'static str, &'static str)];
+    let cases: &[(&str, Options, Result<&str, &str>)] = &[
         ("a", &[], Ok("ws/a")),
         ("link", &[], Ok("ws/a")),
         ("link", &[NOFOLLOW], Err("java.io.IOException: Symlinks are prohibited.")),
@@ -566,7 +578,7 @@ async fn small_questions_have_small_answers() {
     tree(dir, &["f", "d/x", "d/y.txt"]);
     std::os::unix::fs::symlink("f", dir.join("link")).unwrap();
     let mut controller = Controller::new(None);
-    let cases: &[(&str, &str, &[(&'static str, Is<'_>)], Value)] = &[
+    let cases: &[(&str, &str, Fields<'_>, Value)] = &[
         ("f", "Exists", &[], Value::Bool(true)),
         ("none", "Exists", &[], Value::Bool(false)),
         ("d", "IsDirectory", &[], Value::Bool(true)),
@@ -588,7 +600,7 @@ async fn small_questions_have_small_answers() {
         assert_eq!(answer.value(), *expected, "{class} {file}");
     }
 
-    let nulls: &[(&str, &str, &[(&'static str, Is<'_>)])] = &[
+    let nulls: &[(&str, &str, Fields<'_>)] = &[
         ("f", "Chmod", &[("mask", Is::Int(0o640))]),
         ("f", "Touch", &[("timestamp", Is::Long(1_000_000_000_123))]),
         ("f", "SetLastModified", &[("timestamp", Is::Long(1_000_000_000_123))]),
@@ -757,4 +769,134 @@ async fn the_workspace_browser_gets_its_page() {
     let root = object(&mut graph, class, &[cur(), ("root", Is::Null)]);
     let answer = controller.ask(graph.encode_one(Some(root)), None).await;
     assert_eq!(answer.object().root().unwrap().collection().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn files_move_and_unpack_on_the_agent() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    tree(dir, &["f", "pull/pull/a", "pull/b", "from/x/y", "from/z"]);
+    let at = |name: &str| dir.join(name);
+    let mut controller = Controller::new(None);
+    let (renamed, copied, tree_copy) = (at("renamed"), at("new/copied"), at("tree"));
+    let target = |path| [("target", Is::Path(path))];
+    for (file, class, fields) in [
+        ("f", "CopyToWithPermission", target(&copied)),
+        ("f", "RenameTo", target(&renamed)),
+        ("pull", "MoveAllChildrenTo", target(dir)),
+    ] {
+        let answer = controller.ask(act(&at(file), &format!("hudson.FilePath${class}"), &fields), None).await;
+        assert!(answer.is_null(), "{class}: {answer:?}");
+    }
+    assert_eq!(fs::read(&copied).unwrap(), fs::read(&renamed).unwrap());
+    assert!(!at("f").exists() && at("pull/a").exists() && at("b").exists());
+
+    let fields = [("target", Is::Path(&tree_copy)), ("scanner", GLOB)];
+    let answer = controller.ask(act(&at("from"), "hudson.FilePath$CopyRecursiveLocal", &fields), None).await;
+    assert_eq!(answer.value(), Value::Int(2));
+    assert_eq!(listing(&tree_copy), listing(&at("from")));
+
+    // An archive that is on the agent already: the outer instance up to core 2.318, a field since.
+    for (factory, class, field) in [
+        ("TarArchiverFactory", "UntarLocal", "this$0"),
+        ("TarArchiverFactory", "UntarLocal", "filePath"),
+        ("ZipArchiverFactory", "UnzipLocal", "this$0"),
+        ("ZipArchiverFactory", "UnzipLocal", "filePath"),
+    ] {
+        let factory = format!("hudson.util.io.ArchiverFactory${factory}");
+        let method = [("method", GZIP)];
+        let fields = [("factory", Is::Object(&factory, &method)), ("out", Is::Out(1)), ("scanner", GLOB)];
+        let answer = controller.ask(act(&at("from"), "hudson.FilePath$Archive", &fields), None).await;
+        fs::write(at("archive"), &answer.written[&1]).unwrap();
+        let (archive, unpacked) = (at("archive"), at("unpacked"));
+        let fields = [(field, Is::Path(&archive)), ("compression", GZIP)];
+        let answer = controller.ask(act(&unpacked, &format!("hudson.FilePath${class}"), &fields), None).await;
+        assert!(answer.is_null(), "{class} {field}: {answer:?}");
+        assert_eq!(listing(&unpacked), listing(&at("from")));
+        fs::remove_dir_all(&unpacked).unwrap();
+    }
+
+    let fields = [("p", Is::PipeOut(3)), ("offset", Is::Long(2))];
+    let class = "hudson.FilePath$OffsetPipeSecureFileCallable";
+    let answer = controller.ask(act(&at("from/x/y"), class, &fields), None).await;
+    assert!(answer.is_null());
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&answer.written[&3][..]), &mut text).unwrap();
+    assert_eq!(text, "om/x/y");
+}
+
+#[tokio::test]
+async fn temporary_files_are_named_after_the_request() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut controller = Controller::new(None);
+    let fields = [("prefix", Is::Text("jenkins")), ("suffix", Is::Text(".sh")), ("contents", Is::Text("echo é"))];
+    let dir = temp.path().join("new");
+    let class = "hudson.FilePath$CreateTempFile";
+    let answer = controller.ask(act(&dir, class, &fields), None).await;
+    assert_eq!(answer.result.unwrap_err(), "java.io.IOException: No such file or directory");
+
+    let here: Vec<_> = [("inThisDirectory", Is::Bool(true))].into_iter().chain(fields).collect();
+    let answer = controller.ask(act(&dir, "hudson.FilePath$CreateTextTempFile", &here), None).await;
+    let path = answer.text();
+    assert!(path.starts_with(&format!("{}/jenkins", dir.display())) && path.ends_with(".sh"));
+    assert_eq!(fs::read_to_string(path).unwrap(), "echo é");
+
+    let answer = controller.ask(act(&dir, class, &[("prefix", Is::Text("abc")), ("suffix", Is::Null)]), None).await;
+    assert!(dir.join(answer.text()).is_file());
+    let answer = controller.ask(act(&dir, "hudson.FilePath$CreateTempDir", &[("name", Is::Text("a.tmp"))]), None).await;
+    assert!(answer.text().starts_with("a.tmp") && dir.join(answer.text()).is_dir());
+}
+
+#[tokio::test]
+async fn failures_are_the_exceptions_of_java() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    tree(dir, &["f", "d/x"]);
+    let at = |name: &str| dir.join(name).display().to_string();
+    let mut controller = Controller::new(None);
+    let no_such = format!("java.nio.file.NoSuchFileException: {}", at("none"));
+    let cases: &[(&str, &str, Fields<'_>, String)] = &[
+        ("f/a/b", "Mkdirs", &[], format!("java.nio.file.FileSystemException: {}: Not a directory", at("f/a"))),
+        ("none", "ReadToString", &[], no_such.clone()),
+        ("none", "Digest", &[], no_such.clone()),
+        ("none", "Mode", &[], no_such.clone()),
+        ("none", "Chmod", &[("mask", Is::Int(0o644))], no_such.clone()),
+        ("none", "CopyTo", &[("out", Is::Out(1))], no_such),
+        ("f", "Chmod", &[("mask", Is::Int(0o4755))], "java.io.IOException: Invalid mode: 2541".to_owned()),
+        (
+            "none",
+            "SetLastModified",
+            &[("timestamp", Is::Long(5))],
+            format!("java.io.IOException: Failed to set the timestamp of {} to 5", at("none")),
+        ),
+        (
+            "d",
+            "Delete",
+            &[],
+            format!(
+                "java.io.IOException: Unable to delete '{}'. Tried 3 times (of a maximum of 3) waiting 0.1 sec between \
+                 attempts.",
+                at("d")
+            ),
+        ),
+        (
+            "d",
+            "IsDescendant",
+            &[("potentialChildRelativePath", Is::Text("/etc"))],
+            "java.lang.IllegalArgumentException: Only a relative path is supported, the given path is absolute: /etc"
+                .to_owned(),
+        ),
+        (
+            "d",
+            "ListGlob",
+            &[("includes", Is::Text("/etc/*"))],
+            "java.io.IOException: Expecting Ant GLOB pattern, but saw '/etc/*'. See \
+             https://ant.apache.org/manual/Types/fileset.html for syntax"
+                .to_owned(),
+        ),
+    ];
+    for (file, class, fields, expected) in cases {
+        let answer = controller.ask(act(&dir.join(file), &format!("hudson.FilePath${class}"), fields), None).await;
+        assert_eq!(answer.result.unwrap_err(), *expected, "{class}");
+    }
 }
