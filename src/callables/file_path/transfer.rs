@@ -280,7 +280,7 @@ crate::java_class! {
     struct Untar<'g> {
         compression: Compression = "compression",
         input: View<'g> = "in",
-        /// Of `UntarRemote`, since 2.3xx.
+        /// Of `UntarRemote`, since core 2.319.
         name: Option<String> = "name",
         /// Of `UntarRemote`, before that: the archive.
         outer: Option<FilePath> = "this$0",
