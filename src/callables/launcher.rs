@@ -722,7 +722,8 @@ mod tests {
 
         async fn launch(&self, controller: &mut Controller) -> i32 {
             let pid = self.directory.path().join("pid");
-            let command = script(&format!("echo $$ > {0}.tmp; mv {0}.tmp {0}; sleep 60; true", pid.display()));
+            let command =
+                script(&format!("echo $$ > {0}.tmp; mv {0}.tmp {0}; while :; do sleep 60; done", pid.display()));
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
             let process = launched(controller, &words, Options::default()).await;
             self.wait(|| pid.exists()).await;

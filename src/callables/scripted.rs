@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{Agent, dispatch};
-use crate::channel::command::{Answered, Command, MethodCall, StreamOp, remote_output_stream, user_request};
+use crate::channel::command::{
+    Answered, Command, MethodCall, StreamOp, plain_response, remote_output_stream, user_request,
+};
 use crate::channel::{Channel, Link, Liveness};
 use crate::frame::Capability;
 use crate::object::{Graph, Limits, Loader, NodeId, Value, View, sc};
@@ -92,6 +94,12 @@ impl Controller {
         let values: Vec<_> = ints.iter().map(|(name, value)| (*name, Value::Int(*value))).collect();
         let root = object(&mut graph, class, &fields[..usize::from(buf.is_some())], &values);
         self.link.receive(Instant::now(), graph.encode_one(Some(root)));
+    }
+
+    /// Answers a call of the agent's with null.
+    pub(crate) fn return_null(&mut self, id: i32) {
+        let answer = plain_response(id, 0, Ok(&|_: &mut Graph| None));
+        self.link.receive(Instant::now(), answer);
     }
 
     /// Reads from a stream of the agent's until it ends.
