@@ -375,7 +375,8 @@ struct RemoteProcess {
     triplet: Mutex<Triplet>,
 }
 
-/// Kills a process if it is dropped before its time: that is how a `join` notices that its channel is gone.
+/// Kills a process if it is dropped before its time: that is how a `join` notices that its channel is gone. It has to be
+/// there before the future is first polled, as it may never be.
 struct KillGuard(Option<Process>);
 
 impl Drop for KillGuard {
@@ -399,8 +400,7 @@ impl Drop for RemoteProcess {
 
 impl RemoteProcess {
     /// `Proc.LocalProc.join`
-    async fn join(&self, caller: &Arc<Caller>, leak_wait: Duration) -> Result<i32, Throw> {
-        let mut guard = KillGuard(Some(self.process.clone()));
+    async fn join(&self, caller: &Arc<Caller>, mut guard: KillGuard, leak_wait: Duration) -> Result<i32, Throw> {
         let mut copied = self.copied.clone();
         let copied = async move {
             // The sender goes away only after it has sent.
@@ -458,14 +458,14 @@ impl Exported for RemoteProcess {
     fn invoke(self: Arc<Self>, call: &Call, method: &str, _: Vec<Option<View<'_>>>) -> Outcome {
         match method {
             "join" => {
-                let call = kept(call);
-                later(async move { Ok(call.int(self.join(call.caller(), LEAK_WAIT).await?)) })
+                let (call, guard) = (kept(call), KillGuard(Some(self.process.clone())));
+                later(async move { Ok(call.int(self.join(call.caller(), guard, LEAK_WAIT).await?)) })
             }
             "kill" => {
-                let call = kept(call);
+                let (call, guard) = (kept(call), KillGuard(Some(self.process.clone())));
                 later(async move {
                     self.process.kill_tree(KillPolicy::default()).await;
-                    self.join(call.caller(), LEAK_WAIT).await?;
+                    self.join(call.caller(), guard, LEAK_WAIT).await?;
                     Ok(call.null())
                 })
             }
