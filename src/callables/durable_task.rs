@@ -91,12 +91,19 @@ fn binary_architecture(arch: &str) -> &str {
     }
 }
 
+/// The constant of `OsType` for Linux: `UNIX` up to durable-task 1.36, whose binary has the plugin's version.
+fn linux_constant(binary_version: &str) -> &'static str {
+    let minor = binary_version.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok());
+    if minor.is_some_and(|minor| minor <= 36) { "UNIX" } else { "LINUX" }
+}
+
 fn agent_info(call: &Call) -> Result<Reply, Throw> {
     let version = GetAgentInfo::read(call.view())?.binary_version;
     let architecture = binary_architecture(system::os_arch());
     // A Java null in a concatenation.
     let version = version.as_deref().unwrap_or("null");
-    let name = format!("durable_task_monitor_{version}_linux_{architecture}");
+    let linux = linux_constant(version);
+    let name = format!("durable_task_monitor_{version}_{}_{architecture}", linux.to_ascii_lowercase());
     let caches = call.path()?.join("caches/durable-task");
     let (path, cached, caching) = match std::fs::create_dir_all(&caches) {
         Ok(()) => {
@@ -127,7 +134,7 @@ fn agent_info(call: &Call) -> Result<Reply, Throw> {
             ("os", os_type.as_str()),
         ];
         let desc = graph.serializable(&info, 7599995179651071957, &fields, None);
-        let (os, architecture) = (graph.enum_constant(&os, "LINUX"), graph.string(architecture));
+        let (os, architecture) = (graph.enum_constant(&os, linux), graph.string(architecture));
         let path = graph.string(&path);
         graph
             .object(desc)
@@ -875,28 +882,30 @@ mod tests {
     async fn agents_describe_themselves_in_both_versions() {
         let root = tempfile::tempdir().unwrap();
         let mut controller = Controller::new();
-        for outer in ["BourneShellScript", "AgentInfo"] {
+        let versions = [
+            ("BourneShellScript", "1.36", "UNIX"),
+            ("BourneShellScript", "1.37", "LINUX"),
+            ("AgentInfo", "686.v80ff80875b_82", "LINUX"),
+        ];
+        for (outer, version, constant) in versions {
             let outer = format!("org.jenkinsci.plugins.durabletask.{outer}");
             let id = controller.send_file(root.path(), |graph| {
-                let version = graph.string("1.36");
+                let version = graph.string(version);
                 object(graph, &format!("{outer}$GetAgentInfo"), &[("binaryVersion", Some(version))], &[])
             });
             let info = controller.value(id).await;
             let info = info.root().unwrap();
             assert!(info.class_name().ends_with("AgentInfo"));
             let os = info.require("os").unwrap();
-            assert_eq!(
-                (os.class_name().into_owned(), os.constant().unwrap().as_ref()),
-                (format!("{outer}$OsType"), "LINUX")
-            );
+            assert_eq!(os.class_name(), format!("{outer}$OsType"));
+            assert_eq!(os.constant().unwrap(), constant);
             let binary = info.require_string("binaryPath").unwrap().into_owned();
             let caches = root.path().join("caches/durable-task");
             assert!(caches.is_dir() && Path::new(&binary).starts_with(&caches), "{binary}");
-            assert!(binary.contains("durable_task_monitor_1.36_linux_"));
+            let name = format!("durable_task_monitor_{version}_{}_", constant.to_ascii_lowercase());
+            assert!(binary.contains(&name), "{binary}");
             assert!(info.bool("cachingAvailable").unwrap());
-            let cached = outer.ends_with(".AgentInfo");
-            assert_eq!(info.bool("binaryCached").unwrap(), cached);
-            std::fs::write(&binary, "").unwrap();
+            assert!(!info.bool("binaryCached").unwrap());
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Call, Entry, Reply, Run, Throw};
@@ -45,11 +44,6 @@ pub const ENTRIES: &[Entry] = &[
         class: "jenkins.plugins.nodejs.tools.CPU$ArchitectureCallable",
         owner: "nodejs",
         run: Run::Inline(machine),
-    },
-    Entry {
-        class: "jenkins.plugins.nodejs.tools.NodeJSInstaller$ChmodRecAPlusX",
-        owner: "nodejs",
-        run: Run::Blocking(make_executable),
     },
     Entry {
         class: "org.jenkinsci.plugins.docker.commons.tools.DockerToolInstaller$FindArch",
@@ -220,25 +214,6 @@ fn docker_arch(call: &Call) -> Result<Reply, Throw> {
     Ok(call.string(&format!("linux/static/stable/{arch}")))
 }
 
-fn make_executable(call: &Call) -> Result<Reply, Throw> {
-    make_all_executable(call.path()?);
-    Ok(call.null())
-}
-
-/// Lets everybody execute all files below a directory. What can't be changed stays, as in Java; links are not followed,
-/// as what they lead to within the directory is reached anyway.
-fn make_all_executable(root: &Path) {
-    let mut todo = vec![root.to_owned()];
-    while let Some(path) = todo.pop() {
-        let Ok(found) = fs::symlink_metadata(&path) else { continue };
-        if found.is_dir() {
-            todo.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
-        } else if found.is_file() {
-            let _ = fs::set_permissions(&path, fs::Permissions::from_mode(found.permissions().mode() | 0o111));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,22 +274,5 @@ mod tests {
     fn unknown_processors_are_named() {
         assert_eq!(jdk_cpu_of("amd64").unwrap(), "amd64");
         assert_eq!(jdk_cpu_of("aarch64").unwrap_err().message.unwrap(), "Unknown CPU architecture: aarch64");
-    }
-
-    #[test]
-    fn makes_files_executable_and_follows_no_link() {
-        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        fs::create_dir_all(root.path().join("a/b")).unwrap();
-        let (inner, outer) = (root.path().join("a/b/node"), outside.path().join("file"));
-        for file in [&inner, &outer] {
-            fs::write(file, "").unwrap();
-            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
-        }
-        std::os::unix::fs::symlink(&outer, root.path().join("link")).unwrap();
-        std::os::unix::fs::symlink(root.path(), root.path().join("loop")).unwrap();
-        make_all_executable(root.path());
-        let mode = |file: &Path| fs::metadata(file).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&inner), 0o755);
-        assert_eq!(mode(&outer), 0o644);
     }
 }
