@@ -18,6 +18,8 @@ pub mod monitors;
 pub mod plugins;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod scripted;
 pub mod suid;
 pub mod tools;
 mod version;
