@@ -13,6 +13,9 @@ pub mod monitors;
 pub mod plugins;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+#[allow(dead_code, reason = "each module's tests use a part of it")]
+pub(crate) mod testing;
 mod version;
 
 pub use crate::channel::{Throw, ThrowClass, plain};

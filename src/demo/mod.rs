@@ -1,1 +1,3 @@
-//! TODO demo
+//! A controller in miniature, for `agent demo` and for tests.
+
+pub mod controller;
