@@ -18,17 +18,6 @@ const fn remoting(class: &'static str, run: Run) -> Entry {
     Entry { class, owner: "remoting", run }
 }
 
-/// Callables that do nothing but call another, by the field that holds it. An agent calls that one instead.
-///
-/// `Queue$LockedHRCallable` takes a lock that only a controller has; `OTelDelegatingCallable` sets a trace context.
-pub const WRAPPERS: &[(&str, &str)] = &[
-    ("hudson.model.Queue$LockedHRCallable", "delegate"),
-    (
-        "io.jenkins.plugins.opentelemetry.jenkins.OpenTelemetryTraceContextPropagatorFileCallableWrapperFactory$OTelDelegatingCallable",
-        "callable",
-    ),
-];
-
 /// The callables of this module.
 pub const ENTRIES: &[Entry] = &[
     core("hudson.slaves.SlaveComputer$SlaveVersion", Run::Inline(|call| Ok(call.string(REMOTING_VERSION)))),
@@ -140,8 +129,12 @@ fn copy_system_properties(call: &Call) -> Result<Reply, Throw> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
     use super::*;
-    use crate::callables::recorded;
+    use crate::callables::{Agent, recorded};
+    use crate::object::{Graph, Value};
 
     #[test]
     fn absolute_paths_as_java_makes_them() {
@@ -158,20 +151,55 @@ mod tests {
         assert_eq!(java_absolute(Path::new("/"), "x"), Path::new("/x"));
     }
 
-    #[test]
-    fn the_recorded_request_for_pings_is_understood() {
-        let (request, _) = recorded::exchange("hudson.slaves.ChannelPinger$SetUpRemotePing");
-        let read = SetUpRemotePing::read(request.root().unwrap()).unwrap();
-        assert_eq!(read.schedule(), Some((Duration::from_secs(300), Duration::from_secs(240))));
-        for (interval_seconds, timeout_seconds) in [(0, 240), (-1, 240), (300, 0), (i32::MIN, i32::MIN)] {
-            assert_eq!(SetUpRemotePing { interval_seconds, timeout_seconds }.schedule(), None);
+    fn agent() -> Arc<Agent> {
+        Arc::new(Agent::new(None, Some("WebSocket".to_owned()), Some("2.293".to_owned())))
+    }
+
+    #[tokio::test]
+    async fn recorded_requests_get_the_recorded_answers() {
+        // Two answers differ by intent: SlaveVersion's, and FindEffectiveRestarters', whose Java agent could restart.
+        for (callable, expected) in [
+            ("hudson.slaves.SlaveComputer$DetectOS", Some("true")),
+            ("hudson.slaves.SlaveComputer$DetectDefaultCharset", Some("UTF-8")),
+            ("hudson.slaves.SlaveComputer$SlaveInitializer", None),
+            ("hudson.slaves.ChannelPinger$SetUpRemotePing", None),
+            ("jenkins.slaves.StandardOutputSwapper$ChannelSwapper", Some("false")),
+            ("jenkins.util.SystemProperties$AgentCopier$CopySystemProperties", None),
+            ("org.jenkinsci.modules.launchd_slave_installer.SlaveInstallerFactoryImpl$Predicate", Some("false")),
+            ("org.jenkinsci.modules.systemd_slave_installer.SlaveInstallerFactoryImpl$HasSystemd", Some("false")),
+            ("org.jenkinsci.modules.upstart_slave_installer.SlaveInstallerFactoryImpl$HasUpstart", Some("false")),
+            ("hudson.remoting.PingThread$Ping", None),
+        ] {
+            let text = |graph: &Graph| {
+                graph.root().map(|view| match view.unboxed() {
+                    Some(Value::Bool(value)) => value.to_string(),
+                    _ => view.as_str().unwrap().into_owned(),
+                })
+            };
+            let (ours, theirs) = (recorded::replay(&agent(), callable).await, recorded::answer(callable));
+            assert_eq!(text(&ours).as_deref(), expected, "{callable}");
+            assert_eq!(text(&theirs).as_deref(), expected, "{callable}");
         }
+        let version = recorded::replay(&agent(), "hudson.slaves.SlaveComputer$SlaveVersion").await;
+        assert_eq!(version.root().unwrap().as_str().unwrap(), REMOTING_VERSION);
+        let restarters = "jenkins.slaves.restarter.JnlpSlaveRestarterInstaller$FindEffectiveRestarters";
+        assert!(recorded::replay(&agent(), restarters).await.root().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_the_controller_sets_is_kept() {
+        let agent = agent();
+        recorded::replay(&agent, "hudson.slaves.ChannelPinger$SetUpRemotePing").await;
+        assert_eq!(*agent.ping.lock().unwrap(), Some((Duration::from_secs(300), Duration::from_secs(240))));
+        recorded::replay(&agent, "jenkins.util.SystemProperties$AgentCopier$CopySystemProperties").await;
+        let key = "hudson.util.StreamTaskListener.AUTO_FLUSH".to_owned();
+        assert_eq!(*agent.properties.lock().unwrap(), HashMap::from([(key, None)]));
     }
 
     #[test]
-    fn the_recorded_system_properties_are_understood() {
-        let (request, _) = recorded::exchange("jenkins.util.SystemProperties$AgentCopier$CopySystemProperties");
-        let snapshot = request.root().unwrap().require("snapshot").unwrap().string_map().unwrap();
-        assert_eq!(snapshot, [("hudson.util.StreamTaskListener.AUTO_FLUSH".to_owned(), None)]);
+    fn pings_without_an_interval_or_time_out_are_none() {
+        for (interval_seconds, timeout_seconds) in [(0, 240), (-1, 240), (300, 0), (i32::MIN, i32::MIN)] {
+            assert_eq!(SetUpRemotePing { interval_seconds, timeout_seconds }.schedule(), None);
+        }
     }
 }

@@ -45,7 +45,8 @@ fn script(_: &Call) -> Result<Reply, Throw> {
 }
 
 fn export_table(call: &Call) -> Result<Reply, Throw> {
-    Ok(call.string("This agent keeps no table of exported objects that could be shown.\n"))
+    let (objects, requests) = call.link().in_use();
+    Ok(call.string(&format!("{objects} exported objects, {requests} requests in progress\n")))
 }
 
 mod cleanup {
@@ -55,6 +56,11 @@ mod cleanup {
     use std::time::{Duration, SystemTime};
 
     use super::{Call, Reply, Throw, java_class};
+    use crate::files;
+
+    fn thrown(error: files::Error) -> Throw {
+        if error.is_interrupted() { Throw::interrupted() } else { Throw::io(error.to_string()) }
+    }
 
     java_class! {
         struct CleanupOldWorkspaces {
@@ -75,7 +81,7 @@ mod cleanup {
         workspace: &Path,
         days: i32,
         now: SystemTime,
-        is_cancelled: &dyn Fn() -> bool,
+        is_cancelled: files::Cancel<'_>,
     ) -> Result<(), Throw> {
         let (Some(parent), Some(name)) = (workspace.parent(), workspace.file_name()) else { return Ok(()) };
         let base = name.as_encoded_bytes();
@@ -83,9 +89,6 @@ mod cleanup {
         let retention = Duration::from_secs(u64::try_from(days).unwrap_or(0) * 24 * 60 * 60);
         // As in Java, a directory that can't be listed has nothing to delete.
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-            if is_cancelled() {
-                return Err(Throw::interrupted());
-            }
             let name = entry.file_name();
             let name = name.as_encoded_bytes();
             let path = entry.path();
@@ -96,7 +99,7 @@ mod cleanup {
             let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             let is_kept = modified.checked_add(retention).is_none_or(|until| until > now);
             if metadata.is_dir() && !is_kept {
-                std::fs::remove_dir_all(&path).map_err(|error| Throw::file(&error, &path))?;
+                files::remove::remove_recursive(&path, is_cancelled).map_err(thrown)?;
             }
         }
         Ok(())

@@ -57,6 +57,8 @@ fn unwrap(root: View<'_>) -> Result<Target, AccessError> {
                     None => view.require("task")?,
                 }
             }
+            // Takes a lock that only a controller has.
+            "hudson.model.Queue$LockedHRCallable" => view.require("delegate")?,
             _ => match view.get("callable") {
                 Ok(Some(callable)) => callable,
                 _ => break,

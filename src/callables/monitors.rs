@@ -156,38 +156,52 @@ fn step3(graph: &mut Graph, past: Option<&[i64]>, start: i64) -> NodeId {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::callables::recorded::{self, assert_same_shape};
 
-    #[test]
-    fn answers_have_the_recorded_shapes() {
-        let mut ours = Graph::default();
-        let space = Space { path: "/".to_owned(), usable: 1, total: 2 };
-        let usage = MemoryUsage { total_physical: 1, available_physical: 2, total_swap: 3, available_swap: 4 };
-        // The recording's controller is of 2.293.
-        for (callable, root, extra) in [
-            ("hudson.model.Slave$GetClockDifference2", clock_difference(&mut ours, -6655128034486338777, 1, 2), None),
-            (
-                "hudson.node_monitors.DiskSpaceMonitorDescriptor$GetUsableSpace",
-                disk_space_object(&mut ours, &space),
-                Some("totalSize"),
-            ),
-            (
-                "hudson.node_monitors.TemporarySpaceMonitor$GetTempSpace",
-                disk_space_object(&mut ours, &space),
-                Some("totalSize"),
-            ),
-            ("hudson.node_monitors.SwapSpaceMonitor$MonitorTask", memory_usage(&mut ours, &usage), None),
-            ("hudson.node_monitors.ResponseTimeMonitor$Step2", step3(&mut ours, None, 1), None),
+    #[tokio::test]
+    async fn recorded_requests_get_answers_of_the_recorded_shapes() {
+        let agent = Arc::new(Agent::new(None, None, Some("2.293".to_owned())));
+        for (callable, extra) in [
+            ("hudson.model.Slave$GetClockDifference2", None),
+            ("hudson.node_monitors.TemporarySpaceMonitor$GetTempSpace", Some("totalSize")),
+            ("hudson.node_monitors.SwapSpaceMonitor$MonitorTask", None),
+            ("hudson.node_monitors.ResponseTimeMonitor$Step2", None),
         ] {
-            let (_, answer) = recorded::exchange(callable);
-            assert_same_shape(answer.root().unwrap(), ours.view(root), extra.as_slice());
+            let (ours, theirs) = (recorded::replay(&agent, callable).await, recorded::answer(callable));
+            assert_same_shape(theirs.root().unwrap(), ours.root().unwrap(), extra.as_slice());
+        }
+        let architecture = recorded::replay(&agent, "hudson.node_monitors.ArchitectureMonitor$GetArchTask").await;
+        let architecture = architecture.root().unwrap().as_str().unwrap().into_owned();
+        assert_eq!(architecture, format!("Linux ({})", system::os_arch()));
+        // The path of the recorded request is not here.
+        let callable = "hudson.node_monitors.DiskSpaceMonitorDescriptor$GetUsableSpace";
+        let mut ours = Graph::default();
+        let root = disk_space_object(&mut ours, &Space { path: "/".to_owned(), usable: 1, total: 2 });
+        assert_same_shape(recorded::answer(callable).root().unwrap(), ours.view(root), &["totalSize"]);
+    }
+
+    #[tokio::test]
+    async fn the_clock_difference_is_of_the_controllers_class() {
+        for (version, uid) in [
+            (None, -6655128034486338777),
+            (Some("2.579"), -6655128034486338777),
+            (Some("2.284"), -6655128034486338777),
+            (Some("2.283"), 7271478736802247840),
+            (Some("2.277.4"), 7271478736802247840),
+        ] {
+            let agent = Arc::new(Agent::new(None, None, version.map(str::to_owned)));
+            let answer = recorded::replay(&agent, "hudson.model.Slave$GetClockDifference2").await;
+            let answer = answer.root().unwrap();
+            assert_eq!(answer.graph().class(answer.desc().unwrap()).unwrap().uid, uid, "{version:?}");
         }
     }
 
     #[test]
     fn the_response_time_comes_back_with_what_came() {
-        let (request, _) = recorded::exchange("hudson.node_monitors.ResponseTimeMonitor$Step2");
+        let request = recorded::request("hudson.node_monitors.ResponseTimeMonitor$Step2");
         let first = Step2::read(request.root().unwrap()).unwrap();
         // Soon after 2026-11-23, in milliseconds.
         assert!(first.past().unwrap().is_none() && first.start > 1_795_392_000_000);

@@ -1,10 +1,14 @@
 //! The recorded session, for tests: what a controller asked, and what the Java agent answered.
 
 use std::io::Read;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::{Agent, dispatch};
+use crate::channel::{Channel, Link, Liveness};
+use crate::frame::Capability;
 use crate::object::{Graph, Limits, NodeId, Value, View};
 
 /// The commands of the session: direction (1 = to the agent) and bytes.
@@ -34,23 +38,81 @@ fn commands(direction: u8, class: &'static str) -> impl Iterator<Item = Graph> {
     records.map(|(_, record)| decode(record.clone())).filter(move |graph| graph.root().unwrap().is(class))
 }
 
-/// The first request for a callable, and what the Java agent answered. A `FileCallable` goes by its own name, and the
-/// request's root is its wrapper.
-pub(crate) fn exchange(callable: &str) -> (Graph, Graph) {
+/// The first request for a callable as it was sent, and the request's own graph. A `FileCallable` goes by its own name,
+/// and the graph's root is its wrapper.
+fn find(callable: &str) -> (Graph, Graph) {
     let mut requests = commands(1, "hudson.remoting.UserRequest").filter_map(|command| {
-        let command = command.root().unwrap();
-        let request = decode(command.require("request").unwrap().byte_array().unwrap());
+        let bytes = command.root().unwrap().require("request").unwrap().byte_array().unwrap();
+        let request = decode(bytes);
         let root = request.root().unwrap();
         let holds = |name: &str| root.get(name).ok().flatten().is_some_and(|view| view.is(callable));
         let is_it = root.is(callable) || holds("callable") || holds("task");
-        is_it.then(|| (command.int("id").unwrap(), request))
+        is_it.then_some((command, request))
     });
-    let (id, request) = requests.next().unwrap_or_else(|| panic!("no request for {callable} was recorded"));
+    requests.next().unwrap_or_else(|| panic!("no request for {callable} was recorded"))
+}
+
+/// The first request for a callable.
+pub(crate) fn request(callable: &str) -> Graph {
+    find(callable).1
+}
+
+/// What a response carries, as the Java agent wrote it or as this one does.
+fn returned(response: View<'_>) -> Graph {
+    let value = response.require("returnValue").unwrap();
+    if value.is("hudson.remoting.UserRequest$ExceptionResponse") || value.bool("isException").unwrap() {
+        panic!("an exception: {value:?}");
+    }
+    decode(value.require("response").unwrap().byte_array().unwrap())
+}
+
+/// What the Java agent answered to the first request for a callable.
+pub(crate) fn answer(callable: &str) -> Graph {
+    let id = find(callable).0.root().unwrap().int("id").unwrap();
     let mut responses = commands(0, "hudson.remoting.Response");
     let response = responses.find(|response| response.root().unwrap().int("id").unwrap() == id).unwrap();
+    returned(response.root().unwrap())
+}
+
+/// What this agent answers to the first recorded request for a callable.
+pub(crate) async fn replay(agent: &Arc<Agent>, callable: &str) -> Graph {
+    returned(execute(agent, find(callable).0.encode().into()).await.root().unwrap())
+}
+
+/// What this agent answers to a callable that was not recorded: a graph that `build` adds it to. `Err` is the class of
+/// an exception.
+pub(crate) async fn ask(agent: &Arc<Agent>, build: impl FnOnce(&mut Graph) -> NodeId) -> Result<Graph, String> {
+    let mut callable = Graph::default();
+    let root = build(&mut callable);
+    let mut graph = Graph::default();
+    let request = graph.byte_array(callable.encode_one(Some(root)));
+    let desc = graph.serializable("hudson.remoting.UserRequest", 1, &[("id", "I"), ("request", "[B")], None);
+    let command = graph.object(desc).set("id", Value::Int(1)).set_ref("request", request).build();
+    let response = execute(agent, graph.encode_one(Some(command))).await;
     let value = response.root().unwrap().require("returnValue").unwrap();
-    assert!(!value.bool("isException").unwrap(), "{value:?}");
-    (request, decode(value.require("response").unwrap().byte_array().unwrap()))
+    if value.is("hudson.remoting.UserRequest$ExceptionResponse") {
+        let exception = decode(value.require("rawResponse").unwrap().byte_array().unwrap());
+        return Err(exception.root().unwrap().class_name().into_owned());
+    }
+    Ok(returned(response.root().unwrap()))
+}
+
+/// The response to a command, of a channel of its own.
+async fn execute(agent: &Arc<Agent>, command: Bytes) -> Graph {
+    let channel = Channel::new(Instant::now(), Capability::OURS, Liveness::default());
+    let agent = agent.clone();
+    let link = Link::new(channel, Box::new(move |incoming| dispatch(&agent, incoming)));
+    link.receive(Instant::now(), command);
+    let mut commands = Vec::new();
+    loop {
+        assert!(link.transmit(1, &mut commands).await, "{:?}", link.close_reason());
+        for command in commands.drain(..) {
+            let command = decode(command);
+            if command.root().unwrap().is("hudson.remoting.Response") {
+                return command;
+            }
+        }
+    }
 }
 
 fn is_default(value: Value) -> bool {

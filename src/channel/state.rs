@@ -1,6 +1,6 @@
 //! The channel itself: commands and times in, commands and events out. No IO, no clock.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +14,8 @@ use crate::object::{Graph, Limits, Loader, Node, NodeId, View};
 pub const WINDOW: usize = 1 << 20;
 /// Requests of the peer's that may be in progress at a time; more are refused.
 pub const MAX_REQUESTS: usize = 2_000;
+/// Class loaders of the peer's to which a reference is kept: a controller has one per plugin.
+const MAX_LOADERS: usize = 2_000;
 /// First of the ids that this agent allocates. Lower ones are left to a JVM that may share the channel one day.
 pub const FIRST_ID: i32 = 1 << 30;
 /// Object id of the channel itself (`IChannel`), at both ends.
@@ -165,6 +167,8 @@ pub struct Channel {
     pinged: Option<i32>,
     /// A class loader of the peer's, kept referenced, with which it resolves what this agent asks of its own accord.
     home_loader: Option<i32>,
+    /// Class loaders of the peer's to which one reference is kept.
+    kept_loaders: BTreeSet<i32>,
     oids: Ids,
     io_ids: Ids,
     request_ids: Ids,
@@ -196,6 +200,7 @@ impl Channel {
             heard: now,
             pinged: None,
             home_loader: None,
+            kept_loaders: BTreeSet::new(),
             oids: Ids(FIRST_ID),
             io_ids: Ids(FIRST_ID),
             request_ids: Ids(FIRST_ID),
@@ -268,6 +273,9 @@ impl Channel {
     /// Closes the channel in order.
     pub fn close(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Open) {
+            for oid in std::mem::take(&mut self.kept_loaders) {
+                self.send(command::unexport(oid));
+            }
             self.send(command::close());
             self.phase = Phase::Closing { deadline: now + CLOSE_TIMEOUT };
         }
@@ -379,15 +387,12 @@ impl Channel {
     }
 
     fn user_request(&mut self, id: i32, last_io: i32, request: Bytes, loader: Option<i32>) {
-        let mut loaders = Vec::new();
-        match (loader, self.home_loader) {
-            (Some(oid), None) => self.home_loader = Some(oid),
-            (Some(oid), Some(_)) => loaders.push(oid),
-            (None, _) => {}
-        }
+        self.home_loader = self.home_loader.or(loader);
+        let mut loaders: Vec<i32> = loader.into_iter().collect();
         match Graph::decode(request, &self.limits) {
             Ok(graph) => {
                 loaders.extend(command::introduced_loaders(&graph));
+                loaders.retain(|oid| !self.keep_loader(*oid));
                 if self.begin(id, &graph, loader, loaders) {
                     self.when_done(last_io, Event::Request { id, graph, bare: false });
                 }
@@ -398,6 +403,12 @@ impl Channel {
                 self.respond_user(id, Loader::None, Err(&throw));
             }
         }
+    }
+
+    /// Keeps the first reference to each class loader for as long as the channel lives, as Java does: the peer resolves
+    /// an answer's classes on another thread than the one that takes references back, some time after the answer.
+    fn keep_loader(&mut self, oid: i32) -> bool {
+        self.kept_loaders.len() < MAX_LOADERS && self.kept_loaders.insert(oid)
     }
 
     /// Notes a request and what comes with it; false if it was refused.
@@ -442,7 +453,9 @@ impl Channel {
             Answered::Normal(bytes) => match Graph::decode(bytes, &self.limits) {
                 Ok(graph) => {
                     for oid in command::introduced_loaders(&graph) {
-                        self.send(command::unexport(oid));
+                        if !self.keep_loader(oid) {
+                            self.send(command::unexport(oid));
+                        }
                     }
                     Ok(graph)
                 }
@@ -569,7 +582,6 @@ impl Channel {
             self.give_back(*grant);
         }
         self.send(command::user_response(id, executing.last_io, self.peer, loader, result));
-        // Only now: the answer's classes may be annotated with these loaders.
         for oid in executing.loaders {
             self.send(command::unexport(oid));
         }
