@@ -326,8 +326,10 @@ impl End {
 
     /// Adds a reference to an exported object.
     pub fn add_reference(&self, oid: i32) {
-        if let Some(export) = self.lock().exports.get_mut(&oid) {
-            export.references += 1;
+        let mut state = self.lock();
+        match state.exports.get_mut(&oid) {
+            Some(export) => export.references += 1,
+            None => state.complain(format!("(the controller sends {oid}, which it does not export)")),
         }
     }
 
