@@ -234,3 +234,49 @@ async fn accept_one(file: &std::path::Path) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     Ok(stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::logging;
+    use crate::session::config::LogFormat;
+    use crate::session::testing;
+    use crate::transport::proxy::Decision;
+
+    fn config(transport: Transport, url: &str) -> Config {
+        Config { transport, urls: vec![url.to_owned()], ..testing::config() }
+    }
+
+    #[test]
+    fn proxies_and_trust_are_those_of_the_environment_given() {
+        let environment = [("https_proxy", "http://proxy:3128"), ("no_proxy", "b"), ("SSL_CERT_FILE", "/nonexistent")];
+        let environment = environment.map(|(name, value)| (name.into(), value.into()));
+        let connector = Connector::new(&config(Transport::WebSocket, "https://a/"), &environment).unwrap();
+        let proxies = &connector.discovery.dialer.proxies;
+        assert!(matches!(proxies.decide(Scheme::Https, "a", 443), Decision::Via { .. }));
+        assert!(matches!(proxies.decide(Scheme::Https, "b", 443), Decision::Direct { .. }));
+        let error = connector.discovery.tls.roots().unwrap_err().to_string();
+        assert!(error.contains("/nonexistent"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_or_identity_that_others_can_read_is_warned_of_once() {
+        let pinned = || {
+            let identity = crate::demo::controller::IDENTITY.trim();
+            let identity = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, identity).unwrap();
+            Config { instance_identity: Some(identity), ..config(Transport::Tcp, "http://a/") }
+        };
+        for (config, warned) in [
+            (config(Transport::WebSocket, "http://a/"), Some("the agent's secret")),
+            (config(Transport::Tcp, "http://a/"), Some("the controller's identity")),
+            (config(Transport::WebSocket, "https://a/"), None),
+            (config(Transport::WebSocket, "http://127.0.0.1/"), None),
+            (pinned(), None),
+        ] {
+            let log = logging::capture(LogFormat::Text, || drop(Connector::new(&config, &[]).unwrap()));
+            let warnings: Vec<_> = log.lines().filter(|line| line.starts_with("WARN")).collect();
+            assert_eq!(warnings.len(), usize::from(warned.is_some()), "{log}");
+            assert!(warned.is_none_or(|what| warnings[0].contains(what)), "{log}");
+        }
+    }
+}
