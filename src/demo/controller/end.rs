@@ -217,21 +217,22 @@ impl End {
         });
     }
 
+    /// The next command to be sent, if there is one now.
+    pub fn poll(&self) -> Option<Bytes> {
+        let mut state = self.lock();
+        let command = state.out.pop_front().filter(|_| !state.cut)?;
+        state.sent += command.len() as u64;
+        Some(command)
+    }
+
     /// The next command to be sent; `None` once the channel has ended and all are.
     pub async fn next(&self) -> Option<Bytes> {
         loop {
-            {
-                let mut state = self.lock();
-                if state.cut {
-                    return None;
-                }
-                if let Some(command) = state.out.pop_front() {
-                    state.sent += command.len() as u64;
-                    return Some(command);
-                }
-                if state.closed.is_some() {
-                    return None;
-                }
+            if let Some(command) = self.poll() {
+                return Some(command);
+            }
+            if self.lock().closed.is_some() {
+                return None;
             }
             self.transmit.notified().await;
         }
@@ -359,9 +360,13 @@ impl End {
         self.send(command::cancel(id));
     }
 
-    /// Whether a request was answered.
-    pub fn is_answered(&self, id: i32) -> bool {
-        matches!(self.lock().answers.get(&id), Some(Some(_)))
+    /// The answer to a request, if it has come.
+    pub fn try_answer(&self, id: i32) -> Option<Result<Graph, String>> {
+        let mut state = self.lock();
+        match state.answers.get(&id) {
+            Some(Some(_)) => state.answers.remove(&id).flatten(),
+            _ => None,
+        }
     }
 
     /// Waits for the answer to a request.
