@@ -18,7 +18,12 @@ pub mod monitors;
 pub mod plugins;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod scripted;
 pub mod suid;
+#[cfg(test)]
+#[allow(dead_code, reason = "each module's tests use a part of it")]
+pub(crate) mod testing;
 pub mod tools;
 mod version;
 mod virtual_file;

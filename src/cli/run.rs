@@ -49,7 +49,7 @@ pub fn main() -> ExitCode {
         }
         Ok(Action::Run(config)) => agent(*config),
         Ok(Action::Exec(command)) => exec(&command),
-        Ok(Action::Demo(arguments)) => demo(&arguments),
+        Ok(Action::Demo(arguments)) => ExitCode::from(crate::demo::run(&arguments)),
         Ok(Action::Decode(arguments)) => decode(&arguments),
         Ok(Action::Help) => print(&help()),
         Ok(Action::Version { own: false }) => print(&format!("{REMOTING_VERSION}\n")),
@@ -154,11 +154,6 @@ fn start(config: &Config) -> Result<(), String> {
 
 fn run_session(config: Config) -> ExitCode {
     ExitCode::from(crate::session::run(config))
-}
-
-/// Stands in for `demo`.
-fn demo(_arguments: &[String]) -> ExitCode {
-    usage("This build has no demo yet")
 }
 
 /// Stands in for `decode`.
