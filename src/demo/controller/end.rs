@@ -254,6 +254,11 @@ impl End {
         .await
     }
 
+    /// Waits until nothing is to be read any more.
+    pub(super) async fn deaf(&self) {
+        self.until(|end| end.lock().manners.deaf.then_some(())).await;
+    }
+
     /// Waits until the connection is to be cut without a word.
     pub(super) async fn cut_asked(&self) {
         self.until(|end| end.lock().cut.then_some(())).await;
