@@ -18,6 +18,8 @@ pub mod monitors;
 pub mod plugins;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod scripted;
 pub mod suid;
 #[cfg(test)]
 #[allow(dead_code, reason = "each module's tests use a part of it")]
