@@ -9,11 +9,13 @@ use inbound_agent::callables::{self, Agent};
 use inbound_agent::channel::{Channel, CloseReason, Link, Liveness, command};
 use inbound_agent::demo::Console;
 use inbound_agent::demo::controller::end::{CallError, End, Kind, Manners};
-use inbound_agent::demo::controller::{self, requests};
+use inbound_agent::demo::controller::{self, Controller, IDENTITY, Mischief, Point, Settings, requests};
 use inbound_agent::demo::pipeline::Build;
 use inbound_agent::frame::Capability;
 use inbound_agent::session::serve;
-use inbound_agent::transport::stdio;
+use inbound_agent::transport::identity::{InstanceIdentity, Secret};
+use inbound_agent::transport::{ExitCode, jnlp4, stdio};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -198,4 +200,20 @@ async fn many_calls_at_once_are_each_answered() {
     assert_eq!(link.in_use(), (0, 0));
     let unused = end.export(Kind::Output);
     assert!(end.exports().iter().all(|(oid, _, _)| *oid != unused), "what was never sent holds nothing up");
+}
+
+#[tokio::test]
+async fn a_controller_that_stalls_in_the_handshake_is_given_up_wherever_it_was() {
+    let controller = Controller::start(Settings::default()).await.unwrap();
+    let identity = InstanceIdentity::from_base64(IDENTITY).unwrap();
+    let Settings { name, secret, .. } = controller.settings().clone();
+    let credentials = jnlp4::Credentials { node_name: name, secret: Secret::new(secret), cookie: None };
+    for point in [Point::Accepted, Point::Greeted, Point::Encrypted, Point::Presented, Point::Admitted] {
+        controller.misbehave([Mischief::Stall(point)]);
+        let stream = TcpStream::connect(("127.0.0.1", controller.agent_port())).await.unwrap();
+        let deadline = Duration::from_millis(500);
+        let outcome = jnlp4::connect(stream, "loopback", &identity, &credentials, Capability::OURS, deadline).await;
+        let error = outcome.unwrap_err();
+        assert_eq!(error.exit_code(), ExitCode::TimedOut, "{point:?}: {error}");
+    }
 }

@@ -592,7 +592,7 @@ impl State {
         self.asked.push(class);
         let null = Graph::default().encode_one(None);
         let result = if ping { Ok(null) } else { Err(unsupported()) };
-        self.answer(command::user_response(id, 0, peer, Loader::None, result.as_ref().map(Bytes::clone)));
+        self.answer(command::user_response(id, 0, peer, Loader::None, result.as_ref().cloned()));
     }
 
     fn read(&mut self, id: i32, oid: i32, length: i32) {
