@@ -41,7 +41,10 @@ fn the_document_lists_what_the_tables_hold() {
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &current).unwrap();
     }
-    assert!(document == current || std::env::var_os("UPDATE").is_some(), "run UPDATE=1 cargo test --test compatibility");
+    assert!(
+        document == current || std::env::var_os("UPDATE").is_some(),
+        "run UPDATE=1 cargo test --test compatibility"
+    );
 }
 
 #[test]
