@@ -28,6 +28,8 @@ struct Writer<'g> {
     graph: &'g Graph,
     out: Vec<u8>,
     handles: Vec<u32>,
+    /// The nodes that have a handle.
+    assigned: Vec<NodeId>,
     next: u32,
     tasks: Vec<Task>,
 }
@@ -41,6 +43,7 @@ impl Graph {
             graph: self,
             out: Vec::with_capacity(self.input.len() + 256),
             handles: vec![UNASSIGNED; self.nodes.len()],
+            assigned: Vec::new(),
             next: tc::BASE_HANDLE,
             tasks: Vec::new(),
         };
@@ -61,6 +64,7 @@ impl Writer<'_> {
             Task::Content(content) => self.content(content),
             Task::Handle(id) => {
                 self.handles[id.index()] = self.next;
+                self.assigned.push(id);
                 self.next += 1;
             }
             Task::DescBody(id) => self.desc_body(id),
@@ -87,7 +91,9 @@ impl Writer<'_> {
             },
             Task::Byte(byte) => self.out.push(byte),
             Task::Forget => {
-                self.handles.fill(UNASSIGNED);
+                for id in self.assigned.drain(..) {
+                    self.handles[id.index()] = UNASSIGNED;
+                }
                 self.next = tc::BASE_HANDLE;
             }
         }
