@@ -591,14 +591,9 @@ impl State {
         let ping = class == "hudson.remoting.PingThread$Ping";
         self.asked.push(class);
         let null = Graph::default().encode_one(None);
-<<<<<<< HEAD
-        let result = if ping { Ok(null) } else { Err(unsupported()) };
-        self.answer(command::user_response(id, 0, peer, Loader::None, result.as_ref().cloned()));
-=======
         let unsupported = unsupported();
         let result = if ping { Ok(null) } else { Err(&unsupported) };
         self.answer(command::user_response(id, 0, peer, Loader::None, result));
->>>>>>> loopback
     }
 
     fn read(&mut self, id: i32, oid: i32, length: i32) {
