@@ -283,7 +283,7 @@ fn an_exception_ends_the_object_in_progress_wherever_it_stands() {
     let cases: [(&str, &[u8]); 6] = [
         ("at the top", b""),
         ("an element", b"ur\0\x02[L\0\0\0\0\0\0\0\0\x02\0\0xp\0\0\0\x09p"),
-        ("a field", b"sr\0\x01F\0\0\0\0\0\0\0\0\x02\0\x02L\0\x01at\0\x02LA;L\0\x01bq\0\x7e\0\x01xp"),
+        ("a field", b"sr\0\x01F\0\0\0\0\0\0\0\0\x02\0\x02L\0\x01at\0\x03LA;L\0\x01bq\0\x7e\0\x01xp"),
         ("an object's own data", b"sr\0\x01W\0\0\0\0\0\0\0\0\x03\0\0xpw\x01\0"),
         ("a class's annotation", b"sr\0\x01C\0\0\0\0\0\0\0\0\x02\0\0w\x01\0"),
         ("within an exception", b"{sr\0\x01W\0\0\0\0\0\0\0\0\x03\0\0xp"),
