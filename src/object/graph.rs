@@ -178,7 +178,8 @@ pub enum Node {
         /// The node of the string that is its name.
         constant: NodeId,
     },
-    /// Writing was aborted here by this exception (`TC_EXCEPTION`). Has no handle.
+    /// Writing was aborted here by this exception (`TC_EXCEPTION`). Has no handle. Nothing more was written of the
+    /// top-level object: the rest of what is in progress reads as null or as missing.
     Aborted(NodeId),
 }
 

@@ -142,13 +142,55 @@ impl Reader<'_> {
                 Frame::Parts { object, part, end, step, annotation } => {
                     self.parts(object, part, end, step, annotation, produced)?
                 }
-                Frame::Exception => {
-                    self.handles.clear();
-                    let exception = produced.flatten().ok_or(Fault::Incomplete)?;
-                    Some(Some(self.graph.push(Node::Aborted(exception))))
-                }
+                Frame::Exception => return self.abort(produced.flatten().ok_or(Fault::Incomplete)?),
             };
         }
+    }
+
+    /// Ends all that is in progress, innermost first, with this exception: as `ObjectOutputStream.writeFatalException`
+    /// does, which leaves the object at the top level unfinished. Returns that one.
+    fn abort(&mut self, exception: NodeId) -> Step<NodeId> {
+        self.handles.clear();
+        self.owed = 0;
+        let mut produced = self.graph.push(Node::Aborted(exception));
+        while let Some(frame) = self.stack.pop() {
+            produced = match frame {
+                Frame::Desc { desc, step: DescStep::Super, annotation } => {
+                    self.finish_desc(desc, annotation, Some(produced))?;
+                    desc
+                }
+                Frame::Desc { desc, step: DescStep::Annotation, mut annotation } => {
+                    annotation.push(Content::Object(Some(produced)));
+                    self.finish_desc(desc, annotation, None)?;
+                    desc
+                }
+                // What was aborted is its class's descriptor.
+                Frame::Header { code, .. } => self.graph.push(match code {
+                    tc::CLASS => Node::Class(Some(produced)),
+                    tc::ENUM => Node::Enum { desc: produced, constant: produced },
+                    tc::ARRAY => Node::Array { desc: produced, elements: (0, 0) },
+                    _ => Node::Object(Object { desc: produced, parts: (0, 0) }),
+                }),
+                Frame::Elements { array, next, .. } => {
+                    self.graph.values[next as usize] = Value::Ref(Some(produced));
+                    array
+                }
+                Frame::Parts { object, part, step: PartStep::Fields(field), .. } => {
+                    let (first, _) = self.graph.parts[part as usize].values;
+                    self.graph.values[(first + field) as usize] = Value::Ref(Some(produced));
+                    object
+                }
+                Frame::Parts { object, part, mut annotation, .. } => {
+                    annotation.push(Content::Object(Some(produced)));
+                    let from = self.graph.annotations.len() as u32;
+                    self.graph.parts[part as usize].annotation = (from, annotation.len() as u32);
+                    self.graph.annotations.append(&mut annotation);
+                    object
+                }
+                Frame::Exception => self.graph.push(Node::Aborted(produced)),
+            };
+        }
+        Ok(produced)
     }
 
     // ---- primitives -------------------------------------------------------------------------------------------

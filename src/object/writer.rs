@@ -22,6 +22,8 @@ enum Task {
     Byte(u8),
     /// The handles are forgotten.
     Forget,
+    /// So is what remains to be written of the top-level object.
+    Abandon,
 }
 
 struct Writer<'g> {
@@ -48,9 +50,11 @@ impl Graph {
             tasks: Vec::new(),
         };
         writer.out.extend(STREAM_HEADER);
-        writer.tasks.extend(self.contents.iter().rev().cloned().map(Task::Content));
-        while let Some(task) = writer.tasks.pop() {
-            writer.step(task);
+        for content in &self.contents {
+            writer.content(content.clone());
+            while let Some(task) = writer.tasks.pop() {
+                writer.step(task);
+            }
         }
         writer.out
     }
@@ -90,6 +94,7 @@ impl Writer<'_> {
                 _ => {}
             },
             Task::Byte(byte) => self.out.push(byte),
+            Task::Abandon => self.tasks.clear(),
             Task::Forget => {
                 for id in self.assigned.drain(..) {
                     self.handles[id.index()] = UNASSIGNED;
@@ -185,7 +190,7 @@ impl Writer<'_> {
             }
             Node::Aborted(exception) => {
                 self.out.push(tc::EXCEPTION);
-                self.then([Task::Forget, Task::Node(Some(*exception)), Task::Forget]);
+                self.then([Task::Forget, Task::Node(Some(*exception)), Task::Forget, Task::Abandon]);
             }
         }
     }
