@@ -226,6 +226,11 @@ impl Channel {
         self.peer
     }
 
+    /// From now on the peer's silence is judged by this.
+    pub fn set_liveness(&mut self, liveness: Liveness) {
+        self.liveness = liveness;
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()

@@ -5,6 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
 use super::entrypoint::{self, Action, Environment, Invocation};
 use super::logging::{self, RotatingFile};
 use super::{Config, help, workdir};
@@ -154,7 +156,30 @@ fn start(config: &Config) -> Result<(), String> {
 }
 
 fn run_session(config: Config) -> ExitCode {
-    ExitCode::from(crate::session::run(config))
+    hide();
+    ExitCode::from(crate::session::run(config, served))
+}
+
+/// Keeps other processes of the same user, builds above all, from reading this one's environment and memory, where the
+/// secret is (prctl(2), `PR_SET_DUMPABLE`). What it starts is not concerned: the attribute is set anew by execve(2).
+fn hide() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("builds can read this process's environment: {error}");
+    }
+}
+
+/// What `-jnlpUrl` has led to, which is known only after the log was opened: so the log has no copy in a work directory
+/// that comes from there.
+fn served(config: Config, arguments: &[String]) -> Result<Config, String> {
+    let own_work_dir = config.work_dir.path.is_some();
+    let config = config.with_jnlp_arguments(arguments).map_err(|error| error.to_string())?;
+    if !own_work_dir && let Some(dirs) = workdir::prepare(&config.work_dir, false).map_err(|error| error.to_string())? {
+        milestones::using_work_dir(&dirs.internal);
+    }
+    if let Some(name) = &config.name {
+        milestones::setting_up_agent(name);
+    }
+    Ok(config)
 }
 
 fn decode(arguments: &[String]) -> ExitCode {
