@@ -11,6 +11,7 @@ use super::entrypoint::{self, Action, Environment, Invocation};
 use super::logging::{self, RotatingFile};
 use super::{Config, help, workdir};
 use crate::REMOTING_VERSION;
+use crate::decode::DecodeCommandError;
 use crate::session::config::Transport;
 use crate::session::last_words::{self, last_words};
 use crate::session::milestones;
@@ -181,7 +182,18 @@ fn served(config: Config, arguments: &[String]) -> Result<Config, String> {
     Ok(config)
 }
 
-/// Stands in for `decode`.
-fn decode(_arguments: &[String]) -> ExitCode {
-    usage("This build has no decode yet")
+fn decode(arguments: &[String]) -> ExitCode {
+    let arguments: Vec<_> = arguments.iter().map(Into::into).collect();
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let result = crate::decode::run(&arguments, &mut out).and_then(|()| Ok(out.flush()?));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough.
+        Err(DecodeCommandError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error @ DecodeCommandError::Usage(_)) => usage(&error.to_string()),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::from(FAILED)
+        }
+    }
 }

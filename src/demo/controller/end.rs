@@ -217,21 +217,22 @@ impl End {
         });
     }
 
+    /// The next command to be sent, if there is one now.
+    pub fn poll(&self) -> Option<Bytes> {
+        let mut state = self.lock();
+        let command = state.out.pop_front().filter(|_| !state.cut)?;
+        state.sent += command.len() as u64;
+        Some(command)
+    }
+
     /// The next command to be sent; `None` once the channel has ended and all are.
     pub async fn next(&self) -> Option<Bytes> {
         loop {
-            {
-                let mut state = self.lock();
-                if state.cut {
-                    return None;
-                }
-                if let Some(command) = state.out.pop_front() {
-                    state.sent += command.len() as u64;
-                    return Some(command);
-                }
-                if state.closed.is_some() {
-                    return None;
-                }
+            if let Some(command) = self.poll() {
+                return Some(command);
+            }
+            if self.lock().closed.is_some() {
+                return None;
             }
             self.transmit.notified().await;
         }
@@ -251,6 +252,11 @@ impl End {
             if state.cut { Some(false) } else { (!state.manners.deaf).then_some(true) }
         })
         .await
+    }
+
+    /// Waits until nothing is to be read any more.
+    pub(super) async fn deaf(&self) {
+        self.until(|end| end.lock().manners.deaf.then_some(())).await;
     }
 
     /// Waits until the connection is to be cut without a word.
@@ -359,9 +365,13 @@ impl End {
         self.send(command::cancel(id));
     }
 
-    /// Whether a request was answered.
-    pub fn is_answered(&self, id: i32) -> bool {
-        matches!(self.lock().answers.get(&id), Some(Some(_)))
+    /// The answer to a request, if it has come.
+    pub fn try_answer(&self, id: i32) -> Option<Result<Graph, String>> {
+        let mut state = self.lock();
+        match state.answers.get(&id) {
+            Some(Some(_)) => state.answers.remove(&id).flatten(),
+            _ => None,
+        }
     }
 
     /// Waits for the answer to a request.
@@ -581,8 +591,9 @@ impl State {
         let ping = class == "hudson.remoting.PingThread$Ping";
         self.asked.push(class);
         let null = Graph::default().encode_one(None);
-        let result = if ping { Ok(null) } else { Err(unsupported()) };
-        self.answer(command::user_response(id, 0, peer, Loader::None, result.as_ref().map(Bytes::clone)));
+        let unsupported = unsupported();
+        let result = if ping { Ok(null) } else { Err(&unsupported) };
+        self.answer(command::user_response(id, 0, peer, Loader::None, result));
     }
 
     fn read(&mut self, id: i32, oid: i32, length: i32) {
