@@ -175,6 +175,11 @@ async fn a_second_signal_and_the_end_of_the_grace_period_end_it_at_once() {
 
 #[tokio::test]
 async fn processes_that_a_build_waits_for_are_killed_before_the_end_and_others_are_not() {
+    tokio::join!(processes_are_killed(false), processes_are_killed(true));
+}
+
+/// `reconnects`: the signal comes when the agent has another connection already.
+async fn processes_are_killed(reconnects: bool) {
     let controller = controller().await;
     let mut agent = Agent::connect(&controller, &[]);
     let session = online(&controller, &agent).await;
@@ -186,9 +191,12 @@ async fn processes_that_a_build_waits_for_are_killed_before_the_end_and_others_a
     session.end.call(join(durable)).await.unwrap();
     let (stubborn, durable) = (agent.number("stubborn").await, agent.number("durable").await);
 
-    agent.signal(Signal::TERM);
     let closed = Instant::now();
-    assert_eq!(session.end.closed().await, CLOSED);
+    if reconnects {
+        session.end.cut();
+        controller.accept(PATIENCE).await.unwrap();
+    }
+    agent.signal(Signal::TERM);
     assert_eq!(agent.exit_code().await, 0);
     assert!(closed.elapsed() >= Duration::from_secs(4), "it did not wait for the one that ignores SIGTERM");
     assert!(!runs(stubborn));

@@ -59,14 +59,30 @@ pub struct Agent {
     pub controller_version: Option<String>,
     /// Set when the controller says that the agent shall not come back (`KubernetesSlave$SlaveDisconnector`).
     pub no_reconnect: AtomicBool,
-    /// Its receivers stand for what has to be brought to an end even if the channel is gone.
-    work: watch::Sender<()>,
+    /// What is to be brought to an end even if the channel is gone.
+    pub unfinished: Unfinished,
 }
 
-/// Something that the process's end waits for. See [`Agent::work`].
+/// Counts what must not be broken off by the process's end, such as the killing of a build's processes.
+#[derive(Debug, Clone, Default)]
+pub struct Unfinished(Arc<watch::Sender<()>>);
+
+/// Something that the process's end waits for, up to the grace period, for as long as this lives.
 #[derive(Debug)]
 pub struct Work {
     _alive: watch::Receiver<()>,
+}
+
+impl Unfinished {
+    /// Something begins.
+    pub fn work(&self) -> Work {
+        Work { _alive: self.0.subscribe() }
+    }
+
+    /// Waits until nothing is unfinished.
+    pub async fn idle(&self) {
+        self.0.closed().await;
+    }
 }
 
 /// A request of the controller's, being executed.
@@ -235,23 +251,12 @@ impl Agent {
             environment: crate::process::env::EnvVars::agent().clone(),
             properties: Mutex::default(),
             no_reconnect: AtomicBool::new(false),
-            work: watch::Sender::new(()),
+            unfinished: Unfinished::default(),
         }
     }
 
     /// Whether the controller asked for the agent not to reconnect.
     pub fn shall_not_reconnect(&self) -> bool {
         self.no_reconnect.load(Ordering::Relaxed)
-    }
-
-    /// Has the process wait with its end for as long as what is returned lives, up to the grace period. For what is
-    /// left behind if it is broken off, such as the killing of a build's processes.
-    pub fn work(&self) -> Work {
-        Work { _alive: self.work.subscribe() }
-    }
-
-    /// Waits until there is no [`Work`].
-    pub async fn idle(&self) {
-        self.work.closed().await;
     }
 }

@@ -381,7 +381,7 @@ struct KillGuard(Option<(Process, Work)>);
 
 impl KillGuard {
     fn new(process: &Process, agent: &Agent) -> KillGuard {
-        KillGuard(Some((process.clone(), agent.work())))
+        KillGuard(Some((process.clone(), agent.unfinished.work())))
     }
 }
 
@@ -524,7 +524,7 @@ fn kill_task(call: &Call) -> Outcome {
     match model {
         Ok(Some(model)) => {
             let call = kept(call);
-            let work = call.agent().work();
+            let work = call.agent().unfinished.work();
             let killing = tokio::spawn(async move {
                 kill_by_environment(model, KillPolicy::default()).await;
                 drop(work);

@@ -14,7 +14,7 @@ use super::connect::Connector;
 use super::last_words::{self, last_words};
 use super::retry::Retry;
 use super::{jnlp, milestones, serve};
-use crate::callables::Agent;
+use crate::callables::{Agent, Unfinished};
 use crate::channel::Liveness;
 use crate::process::reaper;
 use crate::transport::{Cause, ConnectError};
@@ -49,14 +49,23 @@ pub fn run(config: Config, served: Served) -> u8 {
         }
     };
     let environment: Vec<_> = std::env::vars_os().collect();
-    let code = runtime.block_on(session(config, served, &environment)).unwrap_or_else(|code| code);
+    let code = runtime.block_on(session(config, served, &environment));
     // A thread that reads standard input, or waits in a system call, can't be ended; the process ends without it.
     runtime.shutdown_background();
     code
 }
 
-/// `Err` is an end too, from which there is no going on: with an exit code.
-async fn session(config: Config, served: Served, environment: &Environment) -> Result<u8, u8> {
+async fn session(config: Config, served: Served, environment: &Environment) -> u8 {
+    let (grace, unfinished) = (config.grace, Unfinished::default());
+    let code = live(config, served, environment, &unfinished).await.unwrap_or_else(|code| code);
+    if timeout(grace, unfinished.idle()).await.is_err() {
+        tracing::warn!(target: milestones::TARGET, "processes of builds may be left behind");
+    }
+    code
+}
+
+/// Gives an exit code, as `Err` where there was no going on.
+async fn live(config: Config, served: Served, environment: &Environment, unfinished: &Unfinished) -> Result<u8, u8> {
     tokio::spawn(reaper::run());
     let mut stop = stop_on_signal(config.grace).map_err(|error| {
         tracing::error!(target: milestones::TARGET, "cannot wait for signals: {error}");
@@ -80,15 +89,13 @@ async fn session(config: Config, served: Served, environment: &Environment) -> R
         let connection = persist(&mut retry, &mut stop, words, async || connector.connect().await).await?;
         let protocol = connection.peer.protocol.to_string();
         let version = connector.controller_version.clone();
-        let agent = Arc::new(Agent::new(config.work_dir.path.clone(), Some(protocol), version));
+        let mut agent = Agent::new(config.work_dir.path.clone(), Some(protocol), version);
+        agent.unfinished = unfinished.clone();
+        let agent = Arc::new(agent);
         let reason = serve(connection, &agent, Liveness::default(), &mut stop).await;
         tracing::info!(target: milestones::TARGET, "{reason}");
         milestones::terminated();
         if *stop.borrow() || config.no_reconnect || agent.shall_not_reconnect() || !repeats {
-            // What the end of the channel has set off, killing above all, ends with the process: it must be done first.
-            if timeout(config.grace, agent.idle()).await.is_err() {
-                tracing::warn!(target: milestones::TARGET, "processes of builds may be left behind");
-            }
             return Ok(ORDERLY);
         }
         milestones::performing_on_reconnect();
