@@ -397,16 +397,6 @@ impl Drop for KillGuard {
     }
 }
 
-impl Drop for RemoteProcess {
-    /// The channel drops its objects with its lock held, which a stream that is given back needs.
-    fn drop(&mut self) {
-        let consoles = (self.stdout.take(), self.stderr.take());
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move { drop(consoles) });
-        }
-    }
-}
-
 impl RemoteProcess {
     /// `Proc.LocalProc.join`
     async fn join(&self, caller: &Arc<Caller>, mut guard: KillGuard, leak_wait: Duration) -> Result<i32, Throw> {

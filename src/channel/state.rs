@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::command::{self, Answered, Command, Grant, StreamKind, StreamOp};
+use super::command::{self, Answered, Command, Grant, MethodCall, StreamKind, StreamOp};
 use super::throw::{Throw, ThrowClass};
 use crate::frame::Capability;
 use crate::object::{Graph, Limits, Loader, Node, NodeId, View};
@@ -713,9 +713,32 @@ impl Channel {
 
     /// Sends a user request of ours; `None` if the channel is closed, or too young to know a class loader.
     pub fn call_user(&mut self, label: &str, request: Bytes) -> Option<i32> {
-        let loader = self.home_loader.filter(|_| !self.is_closed())?;
+        let loader = self.home_loader?;
+        self.call_user_with(loader, label, request)
+    }
+
+    /// Sends a user request of ours whose classes a class loader of the peer's resolves; `None` if the channel is
+    /// closed.
+    pub fn call_user_with(&mut self, loader: i32, label: &str, request: Bytes) -> Option<i32> {
+        if self.is_closed() {
+            return None;
+        }
         let id = self.new_call();
         self.send(command::user_request(id, 0, loader, request, label));
+        Some(id)
+    }
+
+    /// Calls a method of one of the peer's own objects by a bare request; `None` if the channel is closed.
+    pub fn call_rpc(
+        &mut self,
+        call: &MethodCall<'_>,
+        arguments: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>,
+    ) -> Option<i32> {
+        if self.is_closed() {
+            return None;
+        }
+        let id = self.new_call();
+        self.send(call.request(id, arguments));
         Some(id)
     }
 
