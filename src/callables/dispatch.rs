@@ -6,10 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use futures_util::FutureExt;
+
 use super::call::ExportedObject;
 use super::{Agent, Call, Entry, Outcome, Reply, Run, TABLES, Throw, ThrowClass};
 use crate::channel::state::CHANNEL_OID;
-use crate::channel::{Caller, Incoming};
+use crate::channel::{Caller, Incoming, printable};
 use crate::object::{AccessError, Graph, NodeId, View};
 
 /// The superclass of all method calls.
@@ -86,7 +88,7 @@ pub fn dispatch(agent: &Arc<Agent>, incoming: Incoming) {
         Err(error) => return caller.respond(Err(error.into())),
     };
     let Some(entry) = find(&target.class) else {
-        tracing::warn!("not implemented natively: {}", target.class);
+        tracing::warn!("not implemented natively: {}", printable(&target.class));
         return caller.respond(Err(not_implemented(&target.class)));
     };
     tracing::debug!("{}", target.class);
@@ -157,7 +159,8 @@ fn invoke(call: Call) {
 
 fn spawn(caller: Arc<Caller>, run: impl FnOnce() -> Outcome + Send + 'static) {
     tokio::task::spawn_blocking(move || {
-        let outcome = guarded(run);
+        // It may have waited long for a thread. Java does not begin such calls either (`FutureTask.cancel`).
+        let outcome = if caller.is_cancelled() { Outcome::Done(Err(Throw::interrupted())) } else { guarded(run) };
         finish(&caller, outcome);
     });
 }
@@ -169,8 +172,9 @@ fn finish(caller: &Arc<Caller>, outcome: Outcome) {
             let caller = caller.clone();
             tokio::spawn(async move {
                 let closed = caller.link().closed();
+                let future = AssertUnwindSafe(future).catch_unwind();
                 tokio::select! {
-                    result = future => respond(&caller, result),
+                    result = future => respond(&caller, result.unwrap_or_else(|panic| Err(bug(&*panic)))),
                     () = closed => {}
                 }
             });
@@ -184,9 +188,11 @@ fn respond(caller: &Caller, result: Result<Reply, Throw>) {
 
 /// A handler's panic is a bug of this agent's: it fails the call and not the channel.
 fn guarded(run: impl FnOnce() -> Outcome) -> Outcome {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-        Outcome::Done(Err(Throw::new(ThrowClass::IllegalState, format!("a bug in this agent: {text}"))))
-    })
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Outcome::Done(Err(bug(&*panic))))
+}
+
+fn bug(panic: &(dyn Any + Send)) -> Throw {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+    Throw::new(ThrowClass::IllegalState, format!("a bug in this agent: {text}"))
 }

@@ -581,8 +581,9 @@ impl State {
         let ping = class == "hudson.remoting.PingThread$Ping";
         self.asked.push(class);
         let null = Graph::default().encode_one(None);
-        let result = if ping { Ok(null) } else { Err(unsupported()) };
-        self.answer(command::user_response(id, 0, peer, Loader::None, result.as_ref().map(Bytes::clone)));
+        let refusal = unsupported();
+        let result = if ping { Ok(null) } else { Err(&refusal) };
+        self.answer(command::user_response(id, 0, peer, Loader::None, result));
     }
 
     fn read(&mut self, id: i32, oid: i32, length: i32) {
