@@ -6,10 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use futures_util::FutureExt;
+
 use super::call::ExportedObject;
 use super::{Agent, Call, Entry, Outcome, Reply, Run, TABLES, Throw, ThrowClass};
 use crate::channel::state::CHANNEL_OID;
-use crate::channel::{Caller, Incoming};
+use crate::channel::{Caller, Incoming, printable};
 use crate::object::{AccessError, Graph, NodeId, View};
 
 /// The superclass of all method calls.
@@ -86,7 +88,7 @@ pub fn dispatch(agent: &Arc<Agent>, incoming: Incoming) {
         Err(error) => return caller.respond(Err(error.into())),
     };
     let Some(entry) = find(&target.class) else {
-        tracing::warn!("not implemented natively: {}", target.class);
+        tracing::warn!("not implemented natively: {}", printable(&target.class));
         return caller.respond(Err(not_implemented(&target.class)));
     };
     tracing::debug!("{}", target.class);
@@ -157,7 +159,8 @@ fn invoke(call: Call) {
 
 fn spawn(caller: Arc<Caller>, run: impl FnOnce() -> Outcome + Send + 'static) {
     tokio::task::spawn_blocking(move || {
-        let outcome = guarded(run);
+        // It may have waited long for a thread. Java does not begin such calls either (`FutureTask.cancel`).
+        let outcome = if caller.is_cancelled() { Outcome::Done(Err(Throw::interrupted())) } else { guarded(run) };
         finish(&caller, outcome);
     });
 }
@@ -169,8 +172,9 @@ fn finish(caller: &Arc<Caller>, outcome: Outcome) {
             let caller = caller.clone();
             tokio::spawn(async move {
                 let closed = caller.link().closed();
+                let future = AssertUnwindSafe(future).catch_unwind();
                 tokio::select! {
-                    result = future => respond(&caller, result),
+                    result = future => respond(&caller, result.unwrap_or_else(|panic| Err(bug(&*panic)))),
                     () = closed => {}
                 }
             });
@@ -184,9 +188,79 @@ fn respond(caller: &Caller, result: Result<Reply, Throw>) {
 
 /// A handler's panic is a bug of this agent's: it fails the call and not the channel.
 fn guarded(run: impl FnOnce() -> Outcome) -> Outcome {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-        Outcome::Done(Err(Throw::new(ThrowClass::IllegalState, format!("a bug in this agent: {text}"))))
-    })
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Outcome::Done(Err(bug(&*panic))))
+}
+
+fn bug(panic: &(dyn Any + Send)) -> Throw {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+    Throw::new(ThrowClass::IllegalState, format!("a bug in this agent: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::channel::command::{self, Answered, Command};
+    use crate::channel::{Channel, Link, Liveness};
+    use crate::frame::Capability;
+    use crate::object::{Limits, Loader};
+
+    fn request() -> (Arc<Link>, Arc<Caller>) {
+        let (requests, incoming) = mpsc::channel();
+        let channel = Channel::new(Instant::now(), Capability::OURS, Liveness::default());
+        let link = Link::new(channel, Box::new(move |incoming| requests.send(incoming.caller).unwrap()));
+        let mut callable = Graph::with_loader(Loader::Receivers(0));
+        let desc = callable.serializable("a.Callable", 1, &[], None);
+        let object = callable.object(desc).build();
+        let callable = callable.encode_one(Some(object));
+        link.receive(Instant::now(), command::user_request(1, 0, 7, callable, ""));
+        (link, incoming.recv().unwrap())
+    }
+
+    fn exception(link: &Link, runtime: &tokio::runtime::Runtime) -> String {
+        let mut batch: Vec<Bytes> = Vec::new();
+        let sent = async { tokio::time::timeout(Duration::from_secs(10), link.transmit(1, &mut batch)).await };
+        assert_eq!(runtime.block_on(sent), Ok(true));
+        match Command::read(Graph::decode(batch.remove(0), &Limits::default()).unwrap()) {
+            Ok(Command::Response { id: 1, answer: Answered::Exception(text), .. }) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_cancelled_while_it_waited_for_a_thread_is_not_begun() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.max_blocking_threads(1).enable_all().build().unwrap();
+        let _context = runtime.enter();
+        let (release, held) = mpsc::channel::<()>();
+        runtime.spawn_blocking(move || held.recv());
+        let (link, caller) = request();
+        let begun = Arc::new(AtomicBool::new(false));
+        spawn(caller, {
+            let begun = begun.clone();
+            move || {
+                begun.store(true, Ordering::SeqCst);
+                Outcome::Done(Ok(Reply::default()))
+            }
+        });
+        link.receive(Instant::now(), command::cancel(1));
+        drop(release);
+        assert!(exception(&link, &runtime).starts_with("java.lang.InterruptedException"));
+        assert!(!begun.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn a_bug_in_what_goes_on_later_is_answered() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _context = runtime.enter();
+        let (link, caller) = request();
+        finish(&caller, Outcome::Later(Box::pin(async { panic!("an odd thing") })));
+        assert!(exception(&link, &runtime).contains("a bug in this agent: an odd thing"));
+    }
 }

@@ -184,7 +184,10 @@ impl Command {
                 loader: root.get("classLoaderProxy")?.map(loader_oid).transpose()?.flatten(),
             },
             "Response" => {
-                Command::Response { id: root.int("id")?, last_io: root.int("lastIoId")?, answer: read_answer(root)? }
+                // Who waits for it must hear of an answer that can't be read.
+                let unreadable = |error| Answered::Exception(format!("an answer that cannot be read ({error})"));
+                let answer = read_answer(root).unwrap_or_else(unreadable);
+                Command::Response { id: root.int("id")?, last_io: root.int("lastIoId")?, answer }
             }
             "Request$Cancel" => Command::Cancel { id: root.int("id")? },
             "UnexportCommand" => Command::Unexport { oid: root.int("oid")? },
@@ -552,11 +555,11 @@ fn response(mut graph: Graph, id: i32, last_io: i32, value: Option<NodeId>, exce
     graph.encode_one(Some(object))
 }
 
-/// What a bare request is answered with: a value, built into the response's own graph, or an exception.
-pub type Plain<'a> = Result<&'a dyn Fn(&mut Graph) -> Option<NodeId>, &'a Throw>;
+/// Adds an answer's value, or null, to a graph.
+pub type BuildValue<'a> = &'a dyn Fn(&mut Graph) -> Option<NodeId>;
 
 /// `Response` to a bare request: the value itself, or the exception itself.
-pub fn plain_response(id: i32, last_io: i32, result: Plain<'_>) -> Bytes {
+pub fn plain_response(id: i32, last_io: i32, result: Result<BuildValue<'_>, &Throw>) -> Bytes {
     let mut graph = Graph::default();
     let (value, exception) = match result {
         Ok(build) => (build(&mut graph), None),

@@ -9,12 +9,13 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::command::{Grant, MethodCall, StreamKind, StreamOp, read_buffer};
@@ -26,13 +27,15 @@ pub use super::command::remote_output_stream;
 
 /// Most bytes or chars in one chunk. Java takes what its caller wrote, at most half a window.
 const CHUNK: usize = 64 << 10;
+/// Writes below this are copied rather than kept with the command that brought them.
+const SMALL: usize = 1 << 10;
 /// Streams pause while more than this waits to be sent.
 const MAX_QUEUED: usize = 1 << 20;
 /// Most bytes that one read of the peer's is given.
 const MAX_READ: usize = 64 << 10;
 /// Largest class file that is taken from the controller.
 const MAX_CLASS_FILE: usize = 1 << 20;
-/// How long an answer to a call of ours may take.
+/// How long an answer to a method call of ours may take. What reads from a stream waits as long as its writer takes.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What takes the bytes that the controller writes to an exported stream of ours: on a blocking thread, in order.
@@ -76,8 +79,47 @@ struct Strand {
 #[derive(Default)]
 struct Buffered {
     chunks: VecDeque<Bytes>,
+    /// Small writes behind the chunks, joined: a chunk keeps its whole command, many times the size of a small write.
+    small: BytesMut,
     end: Option<Result<(), String>>,
     abandoned: bool,
+}
+
+impl Buffered {
+    fn push(&mut self, bytes: Bytes) {
+        if bytes.len() < SMALL {
+            self.small.extend_from_slice(&bytes);
+            if self.small.len() < CHUNK {
+                return;
+            }
+        }
+        if !self.small.is_empty() {
+            self.chunks.push_back(self.small.split().freeze());
+        }
+        if bytes.len() >= SMALL {
+            self.chunks.push_back(bytes);
+        }
+    }
+
+    /// Takes what there is, up to the buffer's size.
+    fn read(&mut self, buffer: &mut [u8]) -> usize {
+        if self.chunks.is_empty() && !self.small.is_empty() {
+            self.chunks.push_back(self.small.split().freeze());
+        }
+        let Some(chunk) = self.chunks.front_mut() else { return 0 };
+        let size = chunk.len().min(buffer.len());
+        chunk.copy_to_slice(&mut buffer[..size]);
+        if chunk.is_empty() {
+            self.chunks.pop_front();
+        }
+        size
+    }
+
+    /// Forgets everything, and gives how much that was.
+    fn discard(&mut self) -> usize {
+        let small = std::mem::take(&mut self.small).len();
+        small + self.chunks.drain(..).map(|chunk| chunk.len()).sum::<usize>()
+    }
 }
 
 type SharedRead = Arc<Mutex<Box<dyn io::Read + Send>>>;
@@ -95,6 +137,8 @@ struct State {
     callers: HashMap<i32, Arc<Caller>>,
     answers: HashMap<i32, Option<Result<Graph, String>>>,
     reason: Option<CloseReason>,
+    /// Something has happened that who waits may wait for.
+    progress: bool,
     /// Exported objects that are gone. They may hold streams of this channel, which lock it when they are dropped:
     /// so they are dropped only after the lock is.
     garbage: Vec<Export>,
@@ -109,6 +153,7 @@ pub struct Link {
     state: Mutex<State>,
     changed: Condvar,
     changed_async: Notify,
+    ended: Notify,
     transmit: Notify,
 }
 
@@ -123,6 +168,11 @@ fn closed_error(reason: Option<&CloseReason>) -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, text)
 }
 
+/// A panic in a stream is a bug of this agent's: it fails the operation and not all that follow.
+fn guarded<T>(run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(io::Error::other("a bug in this agent")))
+}
+
 impl Link {
     /// Shares a channel; its requests go to `dispatcher`.
     pub fn new(channel: Channel, dispatcher: Dispatcher) -> Arc<Link> {
@@ -134,10 +184,12 @@ impl Link {
                 callers: HashMap::new(),
                 answers: HashMap::new(),
                 reason: None,
+                progress: false,
                 garbage: Vec::new(),
             }),
             changed: Condvar::new(),
             changed_async: Notify::new(),
+            ended: Notify::new(),
             transmit: Notify::new(),
         })
     }
@@ -153,10 +205,16 @@ impl Link {
         let result = act(&mut state);
         let requests = self.events(&mut state);
         let garbage = std::mem::take(&mut state.garbage);
+        let progress = std::mem::take(&mut state.progress) | state.channel.take_windows_changed();
+        let transmit = state.channel.queued_bytes() > 0 || state.reason.is_some();
         drop(state);
         drop(garbage);
-        self.notify();
-        self.transmit.notify_one();
+        if progress {
+            self.notify();
+        }
+        if transmit {
+            self.transmit.notify_one();
+        }
         for request in requests {
             (self.dispatcher)(request);
         }
@@ -213,12 +271,13 @@ impl Link {
                 if was_full && state.channel.queued_bytes() <= MAX_QUEUED {
                     self.notify();
                 }
+                // Under the same lock: the last commands and the end come together.
+                if batch.is_empty() && state.reason.is_some() {
+                    return false;
+                }
             }
             if !batch.is_empty() {
                 return true;
-            }
-            if self.lock().reason.is_some() {
-                return false;
             }
             notified.await;
         }
@@ -231,12 +290,16 @@ impl Link {
 
     /// Begins to close the channel in order.
     pub fn close(self: &Arc<Self>, now: Instant) {
-        self.with(|state| state.channel.close(now));
+        self.with(|state| {
+            state.channel.close(now);
+            state.progress = true;
+        });
     }
 
     fn events(self: &Arc<Self>, state: &mut State) -> Vec<Incoming> {
         let mut requests = Vec::new();
         while let Some(event) = state.channel.poll_event() {
+            state.progress |= !matches!(event, Event::Request { .. } | Event::Read { .. } | Event::Warning(_));
             match event {
                 Event::Request { id, graph, bare } => {
                     let loader = state.channel.request_loader(id);
@@ -261,9 +324,11 @@ impl Link {
                 Event::InputClosed { oid } => state.garbage.extend(state.exports.remove(&oid)),
                 Event::Dropped { oid } => {
                     // A pipe that was closed is read to its end; its reader removes it.
-                    let keep = matches!(state.exports.get(&oid), Some(Export::Pipe(pipe)) if !pipe.abandoned);
-                    if !keep {
-                        state.garbage.extend(state.exports.remove(&oid));
+                    match state.exports.get_mut(&oid) {
+                        Some(Export::Pipe(pipe)) if !pipe.abandoned => {
+                            pipe.end.get_or_insert_with(|| Err("the controller gave up writing".to_owned()));
+                        }
+                        _ => state.garbage.extend(state.exports.remove(&oid)),
                     }
                 }
                 Event::Answer { id, result } => {
@@ -276,6 +341,7 @@ impl Link {
                 Event::Warning(warning) => tracing::warn!("{warning}"),
                 Event::Closed(reason) => {
                     state.reason = Some(reason);
+                    self.ended.notify_waiters();
                     // A caller holds the link, and the link its callers: this is where the circle is cut.
                     for caller in std::mem::take(&mut state.callers).into_values() {
                         caller.cancel();
@@ -308,7 +374,7 @@ impl Link {
             let mut buffer = vec![0; length];
             let result = loop {
                 let mut input = input.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                match input.read(&mut buffer) {
+                match guarded(|| input.read(&mut buffer)) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     result => break result,
                 }
@@ -334,7 +400,7 @@ impl Link {
                     StreamOp::Write(bytes) if pipe.abandoned => {
                         state.channel.acknowledge(StreamKind::Bytes, oid, bytes.len())
                     }
-                    StreamOp::Write(bytes) => pipe.chunks.push_back(bytes),
+                    StreamOp::Write(bytes) => pipe.push(bytes),
                     StreamOp::Close(error) => pipe.end = Some(error.map_or(Ok(()), Err)),
                     StreamOp::Release => pipe.end = Some(Err("the controller gave up writing".to_owned())),
                     StreamOp::Chars(_) | StreamOp::Flush => {}
@@ -381,14 +447,14 @@ impl Link {
                 }
             };
             let size = op.size();
-            let result = match (op, &mut sink) {
+            let result = guarded(|| match (op, &mut sink) {
                 (StreamOp::Write(bytes), Some(sink)) => sink.write(&bytes),
                 (StreamOp::Chars(units), Some(sink)) => sink.write(String::from_utf16_lossy(&units).as_bytes()),
                 (StreamOp::Write(_) | StreamOp::Chars(_), None) => Err(io::Error::other("the stream is closed")),
                 (StreamOp::Flush, Some(sink)) => sink.flush(),
                 (StreamOp::Close(error), _) => sink.take().map_or(Ok(()), |sink| sink.close(error)),
                 (StreamOp::Flush | StreamOp::Release, _) => Ok(()),
-            };
+            });
             if let Err(error) = &result {
                 tracing::debug!("exported stream {oid}: {error}");
             }
@@ -409,7 +475,10 @@ impl Link {
     pub fn export(&self, object: Arc<dyn Any + Send + Sync>) -> i32 {
         let mut state = self.lock();
         let oid = state.channel.export();
-        state.exports.insert(oid, Export::Object(object));
+        // Later than the end nothing would take it out again.
+        if state.reason.is_none() {
+            state.exports.insert(oid, Export::Object(object));
+        }
         oid
     }
 
@@ -430,7 +499,9 @@ impl Link {
         let mut state = self.lock();
         let oid = state.channel.export();
         state.channel.add_reference(oid);
-        state.exports.insert(oid, export);
+        if state.reason.is_none() {
+            state.exports.insert(oid, export);
+        }
         oid
     }
 
@@ -466,7 +537,16 @@ impl Link {
     /// Waits until the channel has ended.
     pub fn closed(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
         let link = self.clone();
-        async move { link.until(|state| state.reason.is_some().then_some(())).await }
+        async move {
+            loop {
+                let mut ended = pin!(link.ended.notified());
+                ended.as_mut().enable();
+                if link.close_reason().is_some() {
+                    return;
+                }
+                ended.await;
+            }
+        }
     }
 
     /// Waits, as a task, until `check` gives something.
@@ -493,8 +573,13 @@ impl Link {
         }
     }
 
-    /// As [`until_blocking`](Self::until_blocking), up to a deadline.
-    fn until_deadline<T>(&self, deadline: Instant, mut check: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
+    /// As [`until_blocking`](Self::until_blocking), up to a deadline if there is one.
+    fn until_deadline<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut check: impl FnMut(&mut State) -> Option<T>,
+    ) -> Option<T> {
+        let Some(deadline) = deadline else { return Some(self.until_blocking(check)) };
         let mut state = self.lock();
         loop {
             if let Some(value) = check(&mut state) {
@@ -521,6 +606,7 @@ impl Link {
     fn answer(
         &self,
         call: impl FnOnce(&mut State) -> Option<i32>,
+        patience: Option<Duration>,
         give_up: Option<&Caller>,
     ) -> Result<Graph, RemoteError> {
         let id = {
@@ -532,7 +618,7 @@ impl Link {
             id
         };
         self.transmit.notify_one();
-        let answer = self.until_deadline(Instant::now() + CALL_TIMEOUT, |state| {
+        let answer = self.until_deadline(patience.map(|patience| Instant::now() + patience), |state| {
             let answered = state.answers.get_mut(&id).and_then(Option::take);
             answered.map(Some).or_else(|| give_up.is_some_and(Caller::is_cancelled).then_some(None))
         });
@@ -605,10 +691,10 @@ impl Caller {
 
     /// How the classes in the answer must be annotated.
     pub fn loader(&self) -> Loader {
-        if !self.link.lock().channel.peer().has(crate::frame::Capability::MULTI_CLASSLOADER) {
+        if self.bare {
             return Loader::None;
         }
-        self.loader.map_or(Loader::None, Loader::Receivers)
+        self.link.lock().channel.annotation(self.loader)
     }
 
     /// The class loader of the controller's that came with the request.
@@ -629,7 +715,7 @@ impl Caller {
         let interface = "hudson.remoting.RemoteClassLoader$IClassLoader";
         let call = MethodCall { oid, interface, method: "fetch", types: &["java.lang.String"] };
         let call = |state: &mut State| state.channel.call_rpc(&call, |graph| vec![Some(graph.string(name))]);
-        let answer = self.link.answer(call, Some(self))?;
+        let answer = self.link.answer(call, Some(CALL_TIMEOUT), Some(self))?;
         let class_file = answer.root().and_then(|array| array.byte_array().ok());
         class_file.filter(|bytes| bytes.len() <= MAX_CLASS_FILE).ok_or_else(|| {
             io::Error::other(format!("the controller's answer is no class file of {name} of at most 1 MiB")).into()
@@ -973,12 +1059,8 @@ impl io::Read for PipeReader {
             let Some(Export::Pipe(pipe)) = state.exports.get_mut(&self.oid) else {
                 return Some(Err(closed_error(state.reason.as_ref())));
             };
-            if let Some(chunk) = pipe.chunks.front_mut() {
-                let size = chunk.len().min(buffer.len());
-                chunk.copy_to_slice(&mut buffer[..size]);
-                if chunk.is_empty() {
-                    pipe.chunks.pop_front();
-                }
+            let size = pipe.read(buffer);
+            if size > 0 {
                 state.channel.acknowledge(StreamKind::Bytes, self.oid, size);
                 return Some(Ok(size));
             }
@@ -1004,7 +1086,7 @@ impl Drop for PipeReader {
         }
         // The controller still writes: what comes is acknowledged and forgotten until it notices.
         pipe.abandoned = true;
-        let unread = pipe.chunks.drain(..).map(|chunk| chunk.len()).sum();
+        let unread = pipe.discard();
         let why = Throw::io("the agent does not read the stream to its end");
         state.channel.refuse_writes(StreamKind::Bytes, self.oid, &why);
         state.channel.acknowledge(StreamKind::Bytes, self.oid, unread);
@@ -1032,18 +1114,27 @@ impl io::Read for RemoteInput {
             Input::Pull { ended: true, .. } => Ok(0),
             Input::Pull { caller, oid, ended } => {
                 let wanted = buffer.len().min(CHUNK);
-                let answer = caller.link.answer(|state| state.channel.call_read(*oid, wanted), Some(caller))?;
-                let malformed = || io::Error::other("the controller's answer to a read is malformed");
-                let root = answer.root().ok_or_else(malformed)?;
-                let length = root.int("len").map_err(io::Error::other)?;
-                let Ok(length) = usize::try_from(length) else {
-                    *ended = true;
+                if wanted == 0 {
                     return Ok(0);
-                };
-                let bytes = root.require("buf").and_then(View::byte_array).map_err(io::Error::other)?;
-                let bytes = bytes.get(..length).filter(|_| length <= wanted).ok_or_else(malformed)?;
-                buffer[..length].copy_from_slice(bytes);
-                Ok(length)
+                }
+                let malformed = || io::Error::other("the controller's answer to a read is malformed");
+                loop {
+                    let answer =
+                        caller.link.answer(|state| state.channel.call_read(*oid, wanted), None, Some(caller))?;
+                    let root = answer.root().ok_or_else(malformed)?;
+                    let length = root.int("len").map_err(io::Error::other)?;
+                    let Ok(length) = usize::try_from(length) else {
+                        *ended = true;
+                        return Ok(0);
+                    };
+                    let bytes = root.require("buf").and_then(View::byte_array).map_err(io::Error::other)?;
+                    let bytes = bytes.get(..length).filter(|_| length <= wanted).ok_or_else(malformed)?;
+                    buffer[..length].copy_from_slice(bytes);
+                    // Java's streams may give nothing and not be at their end.
+                    if length > 0 {
+                        return Ok(length);
+                    }
+                }
             }
         }
     }
@@ -1107,7 +1198,7 @@ impl RemoteProxy {
         let loader = home.filter(|_| annotated).map_or(Loader::None, Loader::Receivers);
         let request = call.stream(loader, arguments);
         let label = call.label();
-        self.link.answer(|state| state.channel.call_user(&label, request), None)
+        self.link.answer(|state| state.channel.call_user(&label, request), Some(CALL_TIMEOUT), None)
     }
 }
 

@@ -11,6 +11,8 @@
 pub mod command;
 pub mod link;
 pub mod state;
+#[cfg(test)]
+mod tests;
 mod throw;
 
 pub use link::{
@@ -18,4 +20,4 @@ pub use link::{
     remote_output_stream,
 };
 pub use state::{Channel, CloseReason, Event, Liveness};
-pub use throw::{Cancelled, Throw, ThrowClass, plain};
+pub use throw::{Cancelled, Throw, ThrowClass, plain, printable};

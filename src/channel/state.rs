@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::command::{self, Answered, Command, Grant, MethodCall, StreamKind, StreamOp};
-use super::throw::{Throw, ThrowClass};
+use super::command::{self, Answered, BuildValue, Command, Grant, MethodCall, StreamKind, StreamOp};
+use super::throw::{Throw, ThrowClass, printable};
 use crate::frame::Capability;
 use crate::object::{Graph, Limits, Loader, Node, NodeId, View};
 
@@ -14,8 +14,13 @@ use crate::object::{Graph, Limits, Loader, Node, NodeId, View};
 pub const WINDOW: usize = 1 << 20;
 /// Requests of the peer's that may be in progress at a time; more are refused.
 pub const MAX_REQUESTS: usize = 2_000;
-/// Operations of the peer's on streams of ours that may wait to be done, at a time.
-const MAX_PENDING_IO: usize = 1 << 20;
+/// Pipe operations of the peer's that may be in progress at a time, over all streams: what a window allows of the
+/// smallest writes, and operations that no window counts.
+pub const MAX_PENDING_IO: usize = 2 * WINDOW;
+/// Most warnings in each [`WARNING_PERIOD`]; further ones are counted.
+pub const MAX_WARNINGS: u32 = 10;
+/// See [`MAX_WARNINGS`].
+pub const WARNING_PERIOD: Duration = Duration::from_secs(60);
 /// Class loaders of the peer's to which a reference is kept: a controller has one per plugin.
 const MAX_LOADERS: usize = 2_000;
 /// First of the ids that this agent allocates. Lower ones are left to a JVM that may share the channel one day.
@@ -131,12 +136,23 @@ struct Window {
 
 #[derive(Debug, Default)]
 struct Executing {
+    /// Sent bare, and to be answered so.
+    bare: bool,
+    cancelled: bool,
     /// The class loader that came with the request.
     loader: Option<i32>,
     /// References to class loaders that go back with the answer.
     loaders: Vec<i32>,
     grants: Vec<(NodeId, Grant)>,
     last_io: i32,
+}
+
+/// How much was warned of lately.
+#[derive(Debug)]
+struct Warnings {
+    since: Instant,
+    given: u32,
+    withheld: u64,
 }
 
 #[derive(Debug)]
@@ -182,7 +198,8 @@ pub struct Channel {
     executing: HashMap<i32, Executing>,
     /// Pipe operations of the peer's in progress, and how many of each number.
     pending_io: BTreeMap<i32, u32>,
-    pending_operations: usize,
+    /// How many they are.
+    pending: usize,
     /// What waits for pipe operations up to a number.
     waiting: Vec<(i32, Event)>,
     /// Requests of ours that wait for an answer.
@@ -190,6 +207,9 @@ pub struct Channel {
     out: VecDeque<Bytes>,
     out_bytes: usize,
     events: VecDeque<Event>,
+    warnings: Warnings,
+    /// A window has grown or died.
+    windows_changed: bool,
 }
 
 impl Channel {
@@ -212,12 +232,14 @@ impl Channel {
             windows: HashMap::new(),
             executing: HashMap::new(),
             pending_io: BTreeMap::new(),
-            pending_operations: 0,
+            pending: 0,
             waiting: Vec::new(),
             calls: HashSet::new(),
             out: VecDeque::new(),
             out_bytes: 0,
             events: VecDeque::new(),
+            warnings: Warnings { since: now, given: 0, withheld: 0 },
+            windows_changed: false,
         }
     }
 
@@ -304,7 +326,9 @@ impl Channel {
             return;
         }
         self.phase = Phase::Closed;
-        self.waiting.clear();
+        // Of what waits, an answer that came is good; a request can't be answered any more.
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(_, event)| event);
+        self.events.extend(waiting.filter(|event| matches!(event, Event::Answer { .. })));
         let mut calls: Vec<i32> = self.calls.drain().collect();
         calls.sort_unstable();
         for id in calls {
@@ -320,8 +344,25 @@ impl Channel {
         }
     }
 
-    fn warn(&mut self, warning: String) {
-        self.events.push_back(Event::Warning(warning));
+    fn warn(&mut self, warning: &str) {
+        if self.heard >= self.warnings.since + WARNING_PERIOD {
+            if self.warnings.withheld > 0 {
+                let text = format!("{} more warnings of this channel were left out", self.warnings.withheld);
+                self.events.push_back(Event::Warning(text));
+            }
+            self.warnings = Warnings { since: self.heard, given: 0, withheld: 0 };
+        }
+        if self.warnings.given < MAX_WARNINGS {
+            self.warnings.given += 1;
+            self.events.push_back(Event::Warning(printable(warning)));
+        } else {
+            self.warnings.withheld += 1;
+        }
+    }
+
+    /// Whether a window has grown or died since this was last asked: writers may go on.
+    pub fn take_windows_changed(&mut self) -> bool {
+        std::mem::take(&mut self.windows_changed)
     }
 
     // ---- what the peer sends --------------------------------------------------------------------------------------
@@ -340,31 +381,56 @@ impl Channel {
         match command {
             Ok(command) => self.command(command),
             // What Java does with a command that it can't construct: it says so and goes on.
-            Err(error) => self.warn(format!("a command was ignored: {error}")),
+            Err(error) => self.warn(&format!("a command was ignored: {error}")),
         }
     }
 
     fn command(&mut self, command: Command) {
         match command {
+            Command::UserRequest { id, .. }
+            | Command::Rpc { id, .. }
+            | Command::Read { id, .. }
+            | Command::UnknownRequest { id, .. }
+                if self.executing.contains_key(&id) =>
+            {
+                // Two answers with one id can't be told apart, nor could a cancellation.
+                self.warn(&format!("a second request {id} was ignored: the first is in progress"));
+            }
+            // The answer could not be sent any more.
+            Command::UserRequest { .. }
+            | Command::Rpc { .. }
+            | Command::Read { .. }
+            | Command::UnknownRequest { .. }
+                if self.is_closed() => {}
             Command::UserRequest { id, last_io, request, loader } => self.user_request(id, last_io, request, loader),
             Command::Rpc { id, last_io, graph } => {
-                if self.begin(id, &graph, None, Vec::new(), true) {
+                let executing = Executing { bare: true, grants: self.grants(&graph), ..Executing::default() };
+                if self.begin(id, executing) {
                     self.when_done(last_io, Event::Request { id, graph, bare: true });
                 }
             }
             Command::Read { id, oid, length } => {
-                if self.begin(id, &Graph::default(), None, Vec::new(), true) {
+                if self.begin(id, Executing { bare: true, ..Executing::default() }) {
                     self.events.push_back(Event::Read { id, oid, length });
                 }
             }
             Command::UnknownRequest { id, class } => {
-                let throw = Throw::io(format!("this agent does not know requests of the class {class}"));
-                self.respond_plain(id, Err(&throw));
+                if self.begin(id, Executing { bare: true, ..Executing::default() }) {
+                    let throw = Throw::io(format!("this agent does not know requests of the class {class}"));
+                    self.refuse(id, &throw);
+                }
             }
             Command::Response { id, last_io, answer } => self.response(id, last_io, answer),
             Command::Cancel { id } => {
-                if self.executing.contains_key(&id) {
-                    self.events.push_back(Event::Cancel { id });
+                let Some(executing) = self.executing.get_mut(&id) else { return };
+                if std::mem::replace(&mut executing.cancelled, true) {
+                    return;
+                }
+                // A request that still waits is not known yet to whom this event is for.
+                let request = |(_, event): &&(i32, Event)| matches!(event, Event::Request { id: of, .. } if *of == id);
+                match self.waiting.iter().find(request).map(|(io_id, _)| *io_id) {
+                    Some(io_id) => self.waiting.push((io_id, Event::Cancel { id })),
+                    None => self.events.push_back(Event::Cancel { id }),
                 }
             }
             Command::Unexport { oid } => self.dereference(oid),
@@ -373,11 +439,13 @@ impl Channel {
                 // Acknowledgements outlive the handle that wrote: then there is no window any more.
                 if let (Some(window), Ok(size)) = (self.windows.get_mut(&oid), usize::try_from(size)) {
                     window.available = window.available.saturating_add(size).min(WINDOW);
+                    self.windows_changed = true;
                 }
             }
             Command::DeadWriter { oid } => {
                 if let Some(window) = self.windows.get_mut(&oid) {
                     window.dead = true;
+                    self.windows_changed = true;
                 }
             }
             Command::InputClosed { oid } => {
@@ -387,34 +455,32 @@ impl Channel {
                 }
             }
             Command::Close { cause } => {
-                let reason = if self.is_closed() { CloseReason::ByUs } else { CloseReason::ByPeer(cause) };
+                let reason = if self.is_closed() {
+                    CloseReason::ByUs
+                } else {
+                    CloseReason::ByPeer(cause.map(|cause| printable(&cause)))
+                };
                 self.send(command::close());
                 self.end(reason);
             }
             Command::Other { class } if class == "hudson.remoting.GCCommand" => {}
-            Command::Other { class } => self.warn(format!("a command of the unknown class {class} was ignored")),
+            Command::Other { class } => self.warn(&format!("a command of the unknown class {class} was ignored")),
         }
     }
 
     fn user_request(&mut self, id: i32, last_io: i32, request: Bytes, loader: Option<i32>) {
-        self.home_loader = self.home_loader.or(loader);
         let mut loaders: Vec<i32> = loader.into_iter().collect();
-        match Graph::decode(request, &self.limits) {
-            Ok(graph) => {
-                loaders.extend(command::introduced_loaders(&graph));
-                loaders.retain(|oid| !self.keep_loader(*oid));
-                if self.begin(id, &graph, loader, loaders, false) {
-                    self.when_done(last_io, Event::Request { id, graph, bare: false });
-                }
-            }
-            Err(error) => {
-                let throw = Throw::io(format!("the request is malformed: {error}"));
-                self.send(command::user_response(id, 0, self.peer, Loader::None, Err(&throw)));
-                for oid in loaders {
-                    if !self.keep_loader(oid) {
-                        self.send(command::unexport(oid));
-                    }
-                }
+        let request = Graph::decode(request, &self.limits);
+        if let Ok(graph) = &request {
+            loaders.extend(command::introduced_loaders(graph));
+        }
+        loaders.retain(|oid| !self.keep_loader(*oid));
+        self.home_loader = self.home_loader.or(loader.filter(|oid| self.kept_loaders.contains(oid)));
+        let grants = request.as_ref().map_or_else(|_| Vec::new(), |graph| self.grants(graph));
+        if self.begin(id, Executing { loader, loaders, grants, ..Executing::default() }) {
+            match request {
+                Ok(graph) => self.when_done(last_io, Event::Request { id, graph, bare: false }),
+                Err(error) => self.refuse(id, &Throw::io(format!("the request is malformed: {error}"))),
             }
         }
     }
@@ -425,31 +491,45 @@ impl Channel {
         self.kept_loaders.len() < MAX_LOADERS && self.kept_loaders.insert(oid)
     }
 
-    /// Notes a request and what comes with it; false if it was refused.
-    fn begin(&mut self, id: i32, graph: &Graph, loader: Option<i32>, loaders: Vec<i32>, bare: bool) -> bool {
-        if self.executing.contains_key(&id) {
-            self.warn(format!("a second request {id} was ignored: the first is in progress"));
-            return false;
-        }
-        let peer = self.peer;
+    /// What a request brings that must go back.
+    fn grants(&self, graph: &Graph) -> Vec<(NodeId, Grant)> {
         let objects = graph.nodes().iter().enumerate().filter(|(_, node)| matches!(node, Node::Object(_)));
-        let grants = objects
+        objects
             .filter_map(|(index, _)| {
                 let view = graph.view(graph.id_at(index)?);
-                Grant::of(view, peer).map(|grant| (view.id(), grant))
+                Grant::of(view, self.peer).map(|grant| (view.id(), grant))
             })
-            .collect();
+            .collect()
+    }
+
+    /// Notes a request and what comes with it; false if it was refused.
+    fn begin(&mut self, id: i32, executing: Executing) -> bool {
         let full = self.executing.len() >= MAX_REQUESTS;
-        self.executing.insert(id, Executing { loader, loaders, grants, last_io: 0 });
+        self.executing.insert(id, executing);
         if full {
-            let throw = Throw::io(format!("this agent executes {MAX_REQUESTS} requests already"));
-            if bare {
-                self.respond_plain(id, Err(&throw));
-            } else {
-                self.respond_user(id, Loader::None, Err(&throw));
-            }
+            self.refuse(id, &Throw::io(format!("this agent executes {MAX_REQUESTS} requests already")));
         }
         !full
+    }
+
+    /// Answers a request that was begun, in its own shape.
+    fn refuse(&mut self, id: i32, throw: &Throw) {
+        match self.executing.get(&id) {
+            Some(executing) if executing.bare => self.respond_plain(id, Err(throw)),
+            Some(executing) => self.respond_user(id, self.annotation(executing.loader), Err(throw)),
+            None => {}
+        }
+    }
+
+    /// How classes in an answer to a user request that came with this class loader must be annotated: always, if the
+    /// peer has [`Capability::MULTI_CLASSLOADER`], which makes it read what is not there otherwise.
+    pub fn annotation(&self, loader: Option<i32>) -> Loader {
+        if self.peer.has(Capability::MULTI_CLASSLOADER) {
+            // Without a class loader, classes of the JDK and of remoting can still be resolved.
+            Loader::Receivers(loader.or(self.home_loader).unwrap_or(0))
+        } else {
+            Loader::None
+        }
     }
 
     /// Queues the event behind the peer's pipe operations up to `io_id`.
@@ -495,15 +575,15 @@ impl Channel {
                 self.unacknowledged.remove(&oid);
                 self.events.push_back(Event::Dropped { oid });
             }
-            None => self.warn(format!("a reference to the object {oid} came back, which is not exported")),
+            None => self.warn(&format!("a reference to the object {oid} came back, which is not exported")),
         }
     }
 
-    fn stream(&mut self, oid: i32, io_id: i32, op: StreamOp) {
+    pub(super) fn stream(&mut self, oid: i32, io_id: i32, op: StreamOp) {
         if !self.exports.contains_key(&oid) {
             // An EOF for a stream that is gone is no mistake: Java sends one after an Unexport.
             if op.size() > 0 {
-                self.warn(format!("the controller writes to the stream {oid}, which is not exported"));
+                self.warn(&format!("the controller writes to the stream {oid}, which is not exported"));
             }
             return;
         }
@@ -512,11 +592,10 @@ impl Channel {
         if *unacknowledged > 2 * WINDOW {
             return self.end(CloseReason::Violation(format!("it overran the window of the stream {oid}")));
         }
-        if self.pending_operations == MAX_PENDING_IO {
-            let text = format!("{MAX_PENDING_IO} operations on its streams are pending");
-            return self.end(CloseReason::Violation(text));
+        if self.pending >= MAX_PENDING_IO {
+            return self.end(CloseReason::Violation(format!("more than {MAX_PENDING_IO} pipe operations wait")));
         }
-        self.pending_operations += 1;
+        self.pending += 1;
         *self.pending_io.entry(io_id).or_default() += 1;
         let returns = matches!(op, StreamOp::Close(_) | StreamOp::Release);
         self.events.push_back(Event::Stream { oid, io_id, op });
@@ -529,12 +608,15 @@ impl Channel {
 
     /// An operation of the peer's on a stream of ours is done: what waits for it may go on.
     pub fn io_done(&mut self, io_id: i32) {
-        if let Some(count) = self.pending_io.get_mut(&io_id) {
-            *count -= 1;
-            self.pending_operations -= 1;
-            if *count == 0 {
-                self.pending_io.remove(&io_id);
-            }
+        let Some(count) = self.pending_io.get_mut(&io_id) else { return };
+        self.pending -= 1;
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        self.pending_io.remove(&io_id);
+        if !self.waiting.iter().any(|(io_id, _)| self.done_up_to(*io_id)) {
+            return;
         }
         let waiting = std::mem::take(&mut self.waiting);
         for (io_id, event) in waiting {
@@ -605,23 +687,25 @@ impl Channel {
 
     /// Answers a user request with the stream of a value, or an exception.
     pub fn respond_user(&mut self, id: i32, loader: Loader, result: Result<Bytes, &Throw>) {
+        let peer = self.peer;
+        self.answer(id, |last_io| command::user_response(id, last_io, peer, loader, result));
+    }
+
+    /// Answers a bare request with a value itself, or an exception.
+    pub fn respond_plain(&mut self, id: i32, result: Result<BuildValue<'_>, &Throw>) {
+        self.answer(id, |last_io| command::plain_response(id, last_io, result));
+    }
+
+    /// Answers a request once, and gives back what it brought.
+    fn answer(&mut self, id: i32, response: impl FnOnce(i32) -> Bytes) {
         let Some(executing) = self.executing.remove(&id) else { return };
         for (_, grant) in &executing.grants {
             self.give_back(*grant);
         }
-        self.send(command::user_response(id, executing.last_io, self.peer, loader, result));
+        self.send(response(executing.last_io));
         for oid in executing.loaders {
             self.send(command::unexport(oid));
         }
-    }
-
-    /// Answers a bare request with a value itself, or an exception.
-    pub fn respond_plain(&mut self, id: i32, result: command::Plain<'_>) {
-        let executing = self.executing.remove(&id).unwrap_or_default();
-        for (_, grant) in &executing.grants {
-            self.give_back(*grant);
-        }
-        self.send(command::plain_response(id, executing.last_io, result));
     }
 
     /// Gives back what was granted and not used.

@@ -203,6 +203,21 @@ pub fn plain(error: &io::Error) -> String {
     }
 }
 
+/// A text of the controller's for a line of the log: without control characters, which could forge other lines or
+/// drive a terminal, and not longer than a line should be.
+pub fn printable(text: &str) -> String {
+    const LONGEST: usize = 1_000;
+    let mut out = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == LONGEST {
+            out.push_str("...");
+            break;
+        }
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
 fn exception_desc(graph: &mut Graph) -> NodeId {
     let fields = [
         ("cause", "Ljava/lang/Throwable;"),
