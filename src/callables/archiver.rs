@@ -1,8 +1,7 @@
-//! Callables of build steps that find files: archiving, fingerprinting, cleaning up, installing tools.
+//! Callables of build steps that find files: archiving, fingerprinting, cleaning up.
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::file_path::query::list;
@@ -16,9 +15,7 @@ use crate::object::{Graph, Value, View};
 pub const ENTRIES: &[Entry] = &[
     entry("core", "hudson.tasks.ArtifactArchiver$ListFiles", list_files),
     entry("core", "hudson.tasks.Fingerprinter$FindRecords", find_records),
-    entry("core", "hudson.tools.ZipExtractionInstaller$ChmodRecAPlusX", make_executable),
     entry("branch-api", "jenkins.branch.WorkspaceLocatorImpl$WriteAtomic", write_atomic),
-    entry("nodejs", "jenkins.plugins.nodejs.tools.NodeJSInstaller$ChmodRecAPlusX", make_executable),
     entry(
         "workflow-basic-steps",
         "org.jenkinsci.plugins.workflow.steps.ArtifactArchiverStepExecution$ListFiles",
@@ -144,29 +141,6 @@ fn find_records(call: &Call) -> Result<Reply, Throw> {
     }
     let root = Some(graph.array_list(&records));
     Ok(Reply { graph, root })
-}
-
-/// Makes all files executable by all. As in Java it does not matter if that fails; unlike Java, links to directories
-/// are not followed.
-fn make_executable(call: &Call) -> Result<Reply, Throw> {
-    let top = call.path()?;
-    let mut pending = vec![top.to_owned()];
-    while let Some(path) = pending.pop() {
-        if call.is_cancelled() {
-            return Err(Throw::interrupted());
-        }
-        let Ok(meta) = fs::metadata(&path) else { continue };
-        if meta.is_file() {
-            let mode = meta.permissions().mode() & 0o7777;
-            if let Err(error) = fs::set_permissions(&path, fs::Permissions::from_mode(mode | 0o111)) {
-                tracing::debug!("making {} executable: {error}", path.display());
-            }
-        } else if path == top || !path.is_symlink() {
-            let Ok(children) = fs::read_dir(&path) else { continue };
-            pending.extend(children.flatten().map(|child| child.path()));
-        }
-    }
-    Ok(call.null())
 }
 
 crate::java_class! {
@@ -318,7 +292,8 @@ mod tests {
 
     #[test]
     fn cleanup_deletes_what_patterns_select() {
-        let cases: &[(&[&str], &[&str], bool, &[&str])] = &[
+        type Names = &'static [&'static str];
+        let cases: &[(Names, Names, bool, Names)] = &[
             (&["**/*"], &[], false, &[]),
             (&["**/*.o"], &["lib/**"], false, &[".git/HEAD", "a b.txt", "lib/x.o", "link", "src/x.c"]),
             (&["src"], &[], false, &[".git/HEAD", "a b.txt", "lib/x.o", "link", "src/x.c", "src/x.o"]),

@@ -836,4 +836,128 @@ mod tests {
             assert!(seen().contains(said), "{}", seen());
         }
     }
+
+    use crate::callables::scripted::{Controller, object, stream_listener};
+    use crate::channel::command::remote_output_stream;
+    use crate::object::{Graph, NodeId};
+
+    const CONSOLE: i32 = 7;
+    const EXECUTION_OID: i32 = 8;
+    const MONITOR: &str = "org.jenkinsci.plugins.durabletask.FileMonitoringTask$FileMonitoringController";
+
+    #[tokio::test]
+    async fn polling_sees_the_log_from_where_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("jenkins-log.txt");
+        let text = "line\n".repeat(100_000);
+        std::fs::write(&log, &text).unwrap();
+        let mut controller = Controller::new();
+        for (stream, from) in [(11, 0), (12, 499_995), (13, 500_000), (14, 600_000)] {
+            let id = controller.send_file(&log, |graph| {
+                let sink = remote_output_stream(graph, stream);
+                let at = [("lastLocation", Value::Long(from))];
+                object(graph, &format!("{MONITOR}$WriteLog"), &[("sink", Some(sink))], &at)
+            });
+            let (last_io, answer) = controller.answered(id).await;
+            assert!(matches!(answer, crate::channel::command::Answered::Normal(_)), "{answer:?}");
+            let from = usize::try_from(from).unwrap();
+            assert_eq!(controller.text(stream), text.get(from..).unwrap_or_default());
+            assert_eq!(last_io != 0, from < text.len());
+            controller.until(|controller| controller.released.contains(&stream)).await;
+        }
+        let result = directory.path().join("jenkins-result.txt");
+        let check = |graph: &mut Graph| object(graph, &format!("{MONITOR}$StatusCheck"), &[], &[]);
+        let id = controller.send_file(&result, check);
+        assert!(controller.value(id).await.root().is_none());
+        std::fs::write(&result, "4\n").unwrap();
+        let id = controller.send_file(&result, check);
+        assert_eq!(controller.value(id).await.root().unwrap().unboxed(), Some(Value::Int(4)));
+        let id = controller
+            .send_file(&log, |graph| object(graph, &format!("{MONITOR}$GetOutput"), &[("charset", None)], &[]));
+        assert_eq!(controller.value(id).await.root().unwrap().byte_array().unwrap(), text);
+    }
+
+    /// AgentInfo and its enum are nested where the callable is.
+    #[tokio::test]
+    async fn agents_describe_themselves_in_both_versions() {
+        let root = tempfile::tempdir().unwrap();
+        let mut controller = Controller::new();
+        let versions = [
+            ("BourneShellScript", "1.36", "UNIX"),
+            ("BourneShellScript", "1.37", "LINUX"),
+            ("AgentInfo", "686.v80ff80875b_82", "LINUX"),
+        ];
+        for (outer, version, constant) in versions {
+            let outer = format!("org.jenkinsci.plugins.durabletask.{outer}");
+            let id = controller.send_file(root.path(), |graph| {
+                let version = graph.string(version);
+                object(graph, &format!("{outer}$GetAgentInfo"), &[("binaryVersion", Some(version))], &[])
+            });
+            let info = controller.value(id).await;
+            let info = info.root().unwrap();
+            assert!(info.class_name().ends_with("AgentInfo"));
+            let os = info.require("os").unwrap();
+            assert_eq!(os.class_name(), format!("{outer}$OsType"));
+            assert_eq!(os.constant().unwrap(), constant);
+            let binary = info.require_string("binaryPath").unwrap().into_owned();
+            let caches = root.path().join("caches/durable-task");
+            assert!(caches.is_dir() && Path::new(&binary).starts_with(&caches), "{binary}");
+            let name = format!("durable_task_monitor_{version}_{}_", constant.to_ascii_lowercase());
+            assert!(binary.contains(&name), "{binary}");
+            assert!(info.bool("cachingAvailable").unwrap());
+            assert!(!info.bool("binaryCached").unwrap());
+        }
+    }
+
+    fn start(graph: &mut Graph, directory: &Path, handler: &str) -> NodeId {
+        let control = graph.string(directory.to_str().unwrap());
+        let charset = graph.string("SYSTEM_DEFAULT");
+        let fields = [("controlDir", Some(control)), ("charset", Some(charset))];
+        let controller = object(graph, SHELL_CONTROLLER, &fields, &[("isZos", Value::Bool(false))]);
+        let flags = [
+            ("oid", Value::Int(EXECUTION_OID)),
+            ("goingHome", Value::Bool(false)),
+            ("autoUnexportByCaller", Value::Bool(false)),
+        ];
+        let invocation = object(graph, "hudson.remoting.RemoteInvocationHandler", &[], &flags);
+        let proxy = graph.proxy_desc(&[EXECUTION, "hudson.remoting.IReadResolve"]);
+        let execution = graph.object(proxy).set_ref("h", invocation).build();
+        let listener = stream_listener(graph, CONSOLE);
+        let class =
+            "org.jenkinsci.plugins.workflow.steps.durable_task.DurableTaskStep$Execution$NewlineSafeTaskListener";
+        let listener = object(graph, class, &[("delegate", Some(listener))], &[]);
+        let handler = object(graph, handler, &[("execution", Some(execution)), ("listener", Some(listener))], &[]);
+        let fields = [("controller", Some(controller)), ("handler", Some(handler)), ("listener", Some(listener))];
+        object(graph, "org.jenkinsci.plugins.durabletask.FileMonitoringTask$StartWatching", &fields, &[])
+    }
+
+    #[tokio::test]
+    async fn a_watch_pushes_output_and_the_end() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("durable-1");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("jenkins-log.txt"), "one\n").unwrap();
+        let mut controller = Controller::new();
+        let id = controller.send_file(root.path(), |graph| start(graph, &directory, "com.example.OtherHandler"));
+        assert!(controller.exception(id).await.contains("com.example.OtherHandler"));
+        controller.until(|controller| controller.released.contains(&CONSOLE)).await;
+        controller.released.clear();
+        let id = controller.send_file(root.path(), |graph| start(graph, &directory, HANDLER));
+        assert!(controller.value(id).await.root().is_none());
+        controller.until(|controller| controller.text(CONSOLE) == "one\n").await;
+        std::fs::write(directory.join("jenkins-log.txt"), "one\ntwo").unwrap();
+        std::fs::write(directory.join("jenkins-result.txt"), "9\n").unwrap();
+        controller.until(|controller| !controller.calls.is_empty()).await;
+        assert_eq!(controller.text(CONSOLE), "one\ntwo\n");
+        let (id, call) = controller.calls.remove(0);
+        let call = call.root().unwrap();
+        assert_eq!(call.int("oid").unwrap(), EXECUTION_OID);
+        assert_eq!(call.require_string("methodName").unwrap(), "exited");
+        let arguments: Vec<_> = call.require("arguments").unwrap().elements().unwrap().collect();
+        assert_eq!(arguments[0].unwrap().unboxed(), Some(Value::Int(9)));
+        assert!(arguments[1].is_none() && directory.exists());
+        controller.return_null(id);
+        controller.until(|controller| controller.released.contains(&CONSOLE)).await;
+        assert!(!directory.exists());
+    }
 }

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::listener::{Listener, Listeners};
-use super::{Call, Entry, Exported, Outcome, Reply, Run, Throw, ThrowClass, plain};
+use super::{Agent, Call, Entry, Exported, Outcome, Reply, Run, Throw, ThrowClass, Work, plain};
 use crate::channel::{Caller, RemoteInput, RemoteOutput, Sink, remote_output_stream};
 use crate::java_class;
 use crate::object::View;
@@ -375,22 +375,41 @@ struct RemoteProcess {
     triplet: Mutex<Triplet>,
 }
 
-/// Kills a process if it is dropped before its time: that is how a `join` notices that its channel is gone.
-struct KillGuard(Option<Process>);
+/// Kills a process if it is dropped before its time: that is how a `join` notices that its channel is gone. It has to be
+/// there before the future is first polled, as it may never be.
+struct KillGuard(Option<(Process, Work)>);
+
+impl KillGuard {
+    fn new(process: &Process, agent: &Agent) -> KillGuard {
+        KillGuard(Some((process.clone(), agent.work())))
+    }
+}
 
 impl Drop for KillGuard {
     fn drop(&mut self) {
-        if let (Some(process), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+        if let (Some((process, work)), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             tracing::info!(pid = process.pid(), "the channel ended while a build waited for a process: killing it");
-            runtime.spawn(async move { process.kill_tree(KillPolicy::default()).await });
+            runtime.spawn(async move {
+                process.kill_tree(KillPolicy::default()).await;
+                drop(work);
+            });
+        }
+    }
+}
+
+impl Drop for RemoteProcess {
+    /// The channel drops its objects with its lock held, which a stream that is given back needs.
+    fn drop(&mut self) {
+        let consoles = (self.stdout.take(), self.stderr.take());
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { drop(consoles) });
         }
     }
 }
 
 impl RemoteProcess {
     /// `Proc.LocalProc.join`
-    async fn join(&self, caller: &Arc<Caller>, leak_wait: Duration) -> Result<i32, Throw> {
-        let mut guard = KillGuard(Some(self.process.clone()));
+    async fn join(&self, caller: &Arc<Caller>, mut guard: KillGuard, leak_wait: Duration) -> Result<i32, Throw> {
         let mut copied = self.copied.clone();
         let copied = async move {
             // The sender goes away only after it has sent.
@@ -448,14 +467,14 @@ impl Exported for RemoteProcess {
     fn invoke(self: Arc<Self>, call: &Call, method: &str, _: Vec<Option<View<'_>>>) -> Outcome {
         match method {
             "join" => {
-                let call = kept(call);
-                later(async move { Ok(call.int(self.join(call.caller(), LEAK_WAIT).await?)) })
+                let (call, guard) = (kept(call), KillGuard::new(&self.process, call.agent()));
+                later(async move { Ok(call.int(self.join(call.caller(), guard, LEAK_WAIT).await?)) })
             }
             "kill" => {
-                let call = kept(call);
+                let (call, guard) = (kept(call), KillGuard::new(&self.process, call.agent()));
                 later(async move {
                     self.process.kill_tree(KillPolicy::default()).await;
-                    self.join(call.caller(), LEAK_WAIT).await?;
+                    self.join(call.caller(), guard, LEAK_WAIT).await?;
                     Ok(call.null())
                 })
             }
@@ -505,10 +524,15 @@ fn kill_task(call: &Call) -> Outcome {
     match model {
         Ok(Some(model)) => {
             let call = kept(call);
+            let work = call.agent().work();
+            let killing = tokio::spawn(async move {
+                kill_by_environment(model, KillPolicy::default()).await;
+                drop(work);
+            });
             later(async move {
                 // Interrupted or not, Java answers null.
                 tokio::select! {
-                    _ = kill_by_environment(model, KillPolicy::default()) => {}
+                    _ = killing => {}
                     () = call.caller().cancelled() => {}
                 }
                 Ok(call.null())
@@ -604,5 +628,197 @@ mod tests {
         assert_eq!(model(Some(graph.view(half))).unwrap(), None);
         assert_eq!(model(Some(graph.view(none))).unwrap(), None);
         assert_eq!(model(None).unwrap(), None);
+    }
+
+    use crate::callables::scripted::{Controller, proxied, stream_id, stream_listener};
+    use std::path::Path;
+
+    const CONSOLE: i32 = 7;
+
+    /// What a request to launch has besides its command.
+    #[derive(Clone, Copy, Default)]
+    struct Options<'a> {
+        loud: bool,
+        reverse: bool,
+        directory: Option<&'a Path>,
+    }
+
+    fn launch_request(graph: &mut Graph, command: &[&str], options: Options<'_>) -> crate::object::NodeId {
+        let words: Vec<_> = command.iter().map(|word| Some(graph.string(word))).collect();
+        let cmd = graph.array_list(&words);
+        let listener = stream_listener(graph, CONSOLE);
+        let directory = options.directory.map(|path| graph.string(path.to_str().unwrap()));
+        let env = graph.string_array(&["GREETING=hello $LAUNCHER_TEST_NONE", "PATH+X=/nowhere"]);
+        let references = [
+            ("cmd", Some(cmd)),
+            ("env", Some(env)),
+            ("listener", Some(listener)),
+            ("stdoutListener", (!options.reverse).then_some(listener)),
+            ("workDir", directory),
+        ];
+        let flag = Value::Bool(options.reverse);
+        let values = [
+            ("quiet", Value::Bool(!options.loud)),
+            ("reverseStdin", flag),
+            ("reverseStdout", flag),
+            ("reverseStderr", flag),
+        ];
+        crate::callables::scripted::object(graph, "hudson.Launcher$RemoteLaunchCallable", &references, &values)
+    }
+
+    async fn launched(controller: &mut Controller, command: &[&str], options: Options<'_>) -> i32 {
+        let id = controller.send(|graph| launch_request(graph, command, options));
+        proxied(&controller.value(id).await)
+    }
+
+    fn script(text: &str) -> [String; 3] {
+        ["sh".to_owned(), "-c".to_owned(), text.replace('$', "$$")]
+    }
+
+    fn int(graph: &Graph) -> Value {
+        graph.root().unwrap().unboxed().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_build_sees_all_output_before_the_exit_code() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut controller = Controller::new();
+        let lines = "for i in 1 2 3; do echo $i; done; echo $GREETING >&2; seq 1 30000; ";
+        let command = script(&format!("({lines}); pwd; exit 3"));
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let options = Options { loud: true, directory: Some(directory.path()), ..Options::default() };
+        let process = launched(&mut controller, &words, options).await;
+        let id = controller.call(process, "join");
+        let (last_io, answer) = controller.answered(id).await;
+        let crate::channel::command::Answered::Normal(bytes) = answer else { panic!("{answer:?}") };
+        assert_eq!(int(&Graph::decode(bytes, &crate::object::Limits::default()).unwrap()), Value::Int(3));
+        assert_eq!(last_io, controller.last_io);
+        let text = controller.text(CONSOLE);
+        let name = directory.path().file_name().unwrap().to_str().unwrap();
+        assert!(text.starts_with(&format!("[{name}] $ sh -c \"({}", lines.replace('$', "$$"))), "{text:.200}");
+        assert!(text.contains("\n1\n2\n3\nhello $LAUNCHER_TEST_NONE\n1\n2\n"), "{text:.300}");
+        assert!(text.ends_with(&format!("\n29999\n30000\n{}\n", directory.path().display())));
+        let id = controller.call(process, "isAlive");
+        assert_eq!(int(&controller.value(id).await), Value::Bool(false));
+        // The console's stream goes back when the controller lets go of the process.
+        assert!(controller.released.is_empty());
+        controller.command("hudson.remoting.UnexportCommand", &[("oid", process)], None);
+        controller.until(|controller| controller.released == [CONSOLE]).await;
+    }
+
+    #[tokio::test]
+    async fn failures_to_launch_say_why() {
+        let mut controller = Controller::new();
+        let id = controller.send(|graph| launch_request(graph, &["/no/such/program"], Options::default()));
+        let text = controller.exception(id).await;
+        let expected =
+            "java.io.IOException: Cannot run program \"/no/such/program\": error=2, No such file or directory";
+        assert!(text.contains(expected), "{text}");
+        let options = Options { directory: Some(Path::new("/no/such/place")), ..Options::default() };
+        let id = controller.send(|graph| launch_request(graph, &["true"], options));
+        let text = controller.exception(id).await;
+        assert!(text.contains("Process working directory '/no/such/place' doesn't exist!"), "{text}");
+        let id = controller.send(|graph| {
+            crate::callables::scripted::object(graph, "hudson.Launcher$RemoteChannelLaunchCallable", &[], &[])
+        });
+        assert!(controller.exception(id).await.contains("Maven project"));
+    }
+
+    /// A process that tells that it runs, and for how long it does.
+    struct Sleeper {
+        directory: tempfile::TempDir,
+    }
+
+    impl Sleeper {
+        fn new() -> Sleeper {
+            Sleeper { directory: tempfile::tempdir().unwrap() }
+        }
+
+        async fn launch(&self, controller: &mut Controller) -> i32 {
+            let pid = self.directory.path().join("pid");
+            let command =
+                script(&format!("echo $$ > {0}.tmp; mv {0}.tmp {0}; while :; do sleep 60; done", pid.display()));
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            let process = launched(controller, &words, Options::default()).await;
+            self.wait(|| pid.exists()).await;
+            process
+        }
+
+        async fn wait(&self, done: impl Fn() -> bool) {
+            for _ in 0..2000 {
+                if done() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            panic!("in vain");
+        }
+
+        fn runs(&self) -> bool {
+            let pid = std::fs::read_to_string(self.directory.path().join("pid")).unwrap();
+            // A zombie has no command line.
+            std::fs::read(format!("/proc/{}/cmdline", pid.trim())).is_ok_and(|line| !line.is_empty())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_join_kills() {
+        let (mut controller, sleeper) = (Controller::new(), Sleeper::new());
+        let process = sleeper.launch(&mut controller).await;
+        let id = controller.call(process, "join");
+        let alive = controller.call(process, "isAlive");
+        assert_eq!(int(&controller.value(alive).await), Value::Bool(true));
+        controller.command("hudson.remoting.Request$Cancel", &[("id", id)], None);
+        assert_eq!(controller.exception(id).await, "java.lang.InterruptedException");
+        assert!(!sleeper.runs());
+    }
+
+    #[tokio::test]
+    async fn killing_waits_for_the_end() {
+        let (mut controller, sleeper) = (Controller::new(), Sleeper::new());
+        let process = sleeper.launch(&mut controller).await;
+        let id = controller.call(process, "kill");
+        assert!(controller.value(id).await.root().is_none());
+        assert!(!sleeper.runs());
+        let id = controller.call(process, "join");
+        assert_eq!(int(&controller.value(id).await), Value::Int(143));
+    }
+
+    #[tokio::test]
+    async fn the_loss_of_the_channel_kills_only_what_is_joined() {
+        let (mut controller, joined, other) = (Controller::new(), Sleeper::new(), Sleeper::new());
+        let process = joined.launch(&mut controller).await;
+        let forgotten = other.launch(&mut controller).await;
+        controller.command("hudson.remoting.UnexportCommand", &[("oid", forgotten)], None);
+        controller.call(process, "join");
+        let alive = controller.call(process, "isAlive");
+        controller.value(alive).await;
+        controller.link.lost("the cable was cut");
+        joined.wait(|| !joined.runs()).await;
+        assert!(other.runs());
+        let pid = std::fs::read_to_string(other.directory.path().join("pid")).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_controller_may_use_the_streams_itself() {
+        let mut controller = Controller::new();
+        let command = script("tr a-z A-Z; echo error >&2");
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let process = launched(&mut controller, &words, Options { reverse: true, ..Options::default() }).await;
+        let id = controller.call(process, "getIOtriplet");
+        let triplet = controller.value(id).await;
+        let triplet = triplet.root().unwrap();
+        assert!(triplet.is("hudson.Launcher$IOTriplet"));
+        let id = |name| stream_id(triplet.require(name).unwrap());
+        let (stdin, stdout, stderr) = (id("stdin"), id("stdout"), id("stderr"));
+        let chunk = [("oid", stdin), ("ioId", 1), ("requestId", 0)];
+        controller.command("hudson.remoting.ProxyOutputStream$Chunk", &chunk, Some(b"shout\n"));
+        controller.command("hudson.remoting.ProxyOutputStream$EOF", &[("oid", stdin), ("ioId", 2)], None);
+        assert_eq!(controller.read(stdout).await, b"SHOUT\nerror\n");
+        assert_eq!(controller.read(stderr).await, b"");
+        let id = controller.call(process, "join");
+        assert_eq!(int(&controller.value(id).await), Value::Int(0));
     }
 }

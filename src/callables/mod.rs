@@ -18,13 +18,18 @@ pub mod monitors;
 pub mod plugins;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod scripted;
 pub mod suid;
+#[cfg(test)]
+#[allow(dead_code, reason = "each module's tests use a part of it")]
+pub(crate) mod testing;
 pub mod tools;
 mod version;
 mod virtual_file;
 
 pub use crate::channel::{Throw, ThrowClass, plain};
-pub use call::{Agent, Call, Exported, Outcome, Reply};
+pub use call::{Agent, Call, Exported, Outcome, Reply, Work};
 pub use dispatch::{dispatch, find};
 
 /// How a callable is run.

@@ -115,6 +115,35 @@ async fn execute(agent: &Arc<Agent>, command: Bytes) -> Graph {
     }
 }
 
+/// All requests for callables whose name is wanted, in order, with what the Java agent answered: an object or null, or
+/// the exception that it threw. A `FileCallable` goes by its own name.
+pub(crate) fn exchanges(wanted: impl Fn(&str) -> bool) -> Vec<(String, Graph, Result<Graph, Graph>)> {
+    let mut answers = std::collections::HashMap::new();
+    for response in commands(0, "hudson.remoting.Response") {
+        let response = response.root().unwrap();
+        if let Some(value) = response.get("returnValue").unwrap().filter(|value| value.field("response").is_some()) {
+            let stream = decode(value.require("response").unwrap().byte_array().unwrap());
+            let answer = if value.bool("isException").unwrap() { Err(stream) } else { Ok(stream) };
+            answers.insert(response.int("id").unwrap(), answer);
+        }
+    }
+    let mut exchanges = Vec::new();
+    for command in commands(1, "hudson.remoting.UserRequest") {
+        let command = command.root().unwrap();
+        let request = decode(command.require("request").unwrap().byte_array().unwrap());
+        let root = request.root().unwrap();
+        let inner = ["callable", "task"].into_iter().find_map(|name| root.get(name).ok().flatten());
+        let class = inner.unwrap_or(root).class_name().into_owned();
+        // Some were sent when the recording ended.
+        if let Some(answer) = answers.remove(&command.int("id").unwrap())
+            && wanted(&class)
+        {
+            exchanges.push((class, request, answer));
+        }
+    }
+    exchanges
+}
+
 fn is_default(value: Value) -> bool {
     matches!(value, Value::Ref(None) | Value::Bool(false) | Value::Int(0) | Value::Long(0))
 }

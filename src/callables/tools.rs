@@ -47,6 +47,11 @@ pub const ENTRIES: &[Entry] = &[
         run: Run::Inline(machine),
     },
     Entry {
+        class: "hudson.tools.ZipExtractionInstaller$ChmodRecAPlusX",
+        owner: "core",
+        run: Run::Blocking(make_executable),
+    },
+    Entry {
         class: "jenkins.plugins.nodejs.tools.NodeJSInstaller$ChmodRecAPlusX",
         owner: "nodejs",
         run: Run::Blocking(make_executable),

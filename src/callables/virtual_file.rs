@@ -245,13 +245,13 @@ fn rows(dir: &Path, shown: &FileFilter, cancel: &dyn Fn() -> bool) -> Result<Vec
         .collect();
     files.sort_by(|(a_file, a, _), (b_file, b, _)| a_file.cmp(b_file).then_with(|| alphabetical(a, b)));
     let mut rows = Vec::with_capacity(files.len());
-    for (is_file, _, mut file) in files {
+    for (_, _, mut file) in files {
         if cancel() {
             return Err(Throw::interrupted());
         }
         let mut row = vec![Row::new(&file, "")];
         // Ends because paths have a greatest length.
-        while !is_file {
+        while file.is_dir() {
             let meaningful = |file: &PathBuf| {
                 let name = name(file);
                 !name.starts_with('.') && name != "CVS"

@@ -18,7 +18,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
 use super::command::{Grant, MethodCall, StreamKind, StreamOp, read_buffer};
-use super::state::{Channel, CloseReason, End, Event};
+use super::state::{Channel, CloseReason, End, Event, Liveness};
 use super::throw::Throw;
 use crate::object::{AccessError, Graph, Loader, NodeId, View};
 
@@ -93,6 +93,9 @@ struct State {
     callers: HashMap<i32, Arc<Caller>>,
     answers: HashMap<i32, Option<Result<Graph, String>>>,
     reason: Option<CloseReason>,
+    /// Exported objects that are gone. They may hold streams of this channel, which lock it when they are dropped:
+    /// so they are dropped only after the lock is.
+    garbage: Vec<Export>,
 }
 
 /// What executes requests. Called without locks, on any thread; must not block.
@@ -129,6 +132,7 @@ impl Link {
                 callers: HashMap::new(),
                 answers: HashMap::new(),
                 reason: None,
+                garbage: Vec::new(),
             }),
             changed: Condvar::new(),
             changed_async: Notify::new(),
@@ -146,7 +150,9 @@ impl Link {
         let mut state = self.lock();
         let result = act(&mut state);
         let requests = self.events(&mut state);
+        let garbage = std::mem::take(&mut state.garbage);
         drop(state);
+        drop(garbage);
         self.notify();
         self.transmit.notify_one();
         for request in requests {
@@ -175,6 +181,11 @@ impl Link {
             state.channel.handle_timeout(now);
             state.channel.poll_timeout()
         })
+    }
+
+    /// From now on the peer's silence is judged by this; takes effect at the next [`tick`](Self::tick).
+    pub fn set_liveness(&self, liveness: Liveness) {
+        self.lock().channel.set_liveness(liveness);
     }
 
     /// The connection has ended.
@@ -245,14 +256,12 @@ impl Link {
                     }
                 }
                 Event::Stream { oid, io_id, op } => self.serve_stream(state, oid, io_id, op),
-                Event::InputClosed { oid } => {
-                    state.exports.remove(&oid);
-                }
+                Event::InputClosed { oid } => state.garbage.extend(state.exports.remove(&oid)),
                 Event::Dropped { oid } => {
                     // A pipe that was closed is read to its end; its reader removes it.
                     let keep = matches!(state.exports.get(&oid), Some(Export::Pipe(pipe)) if !pipe.abandoned);
                     if !keep {
-                        state.exports.remove(&oid);
+                        state.garbage.extend(state.exports.remove(&oid));
                     }
                 }
                 Event::Answer { id, result } => {
@@ -272,7 +281,11 @@ impl Link {
                             pipe.end.get_or_insert_with(|| Err("the channel was closed".to_owned()));
                         }
                     }
-                    state.exports.retain(|_, export| matches!(export, Export::Pipe(_)));
+                    let (pipes, others) =
+                        state.exports.drain().partition(|(_, export)| matches!(export, Export::Pipe(_)));
+                    state.exports = pipes;
+                    let others: HashMap<i32, Export> = others;
+                    state.garbage.extend(others.into_values());
                 }
             }
         }

@@ -14,6 +14,8 @@ use crate::object::{Graph, Limits, Loader, Node, NodeId, View};
 pub const WINDOW: usize = 1 << 20;
 /// Requests of the peer's that may be in progress at a time; more are refused.
 pub const MAX_REQUESTS: usize = 2_000;
+/// Operations of the peer's on streams of ours that may wait to be done, at a time.
+const MAX_PENDING_IO: usize = 1 << 20;
 /// Class loaders of the peer's to which a reference is kept: a controller has one per plugin.
 const MAX_LOADERS: usize = 2_000;
 /// First of the ids that this agent allocates. Lower ones are left to a JVM that may share the channel one day.
@@ -180,6 +182,7 @@ pub struct Channel {
     executing: HashMap<i32, Executing>,
     /// Pipe operations of the peer's in progress, and how many of each number.
     pending_io: BTreeMap<i32, u32>,
+    pending_operations: usize,
     /// What waits for pipe operations up to a number.
     waiting: Vec<(i32, Event)>,
     /// Requests of ours that wait for an answer.
@@ -209,6 +212,7 @@ impl Channel {
             windows: HashMap::new(),
             executing: HashMap::new(),
             pending_io: BTreeMap::new(),
+            pending_operations: 0,
             waiting: Vec::new(),
             calls: HashSet::new(),
             out: VecDeque::new(),
@@ -220,6 +224,11 @@ impl Channel {
     /// The peer's capability.
     pub fn peer(&self) -> Capability {
         self.peer
+    }
+
+    /// From now on the peer's silence is judged by this.
+    pub fn set_liveness(&mut self, liveness: Liveness) {
+        self.liveness = liveness;
     }
 
     /// The next event.
@@ -339,13 +348,14 @@ impl Channel {
         match command {
             Command::UserRequest { id, last_io, request, loader } => self.user_request(id, last_io, request, loader),
             Command::Rpc { id, last_io, graph } => {
-                if self.begin(id, &graph, None, Vec::new()) {
+                if self.begin(id, &graph, None, Vec::new(), true) {
                     self.when_done(last_io, Event::Request { id, graph, bare: true });
                 }
             }
             Command::Read { id, oid, length } => {
-                self.executing.insert(id, Executing::default());
-                self.events.push_back(Event::Read { id, oid, length });
+                if self.begin(id, &Graph::default(), None, Vec::new(), true) {
+                    self.events.push_back(Event::Read { id, oid, length });
+                }
             }
             Command::UnknownRequest { id, class } => {
                 let throw = Throw::io(format!("this agent does not know requests of the class {class}"));
@@ -393,14 +403,18 @@ impl Channel {
             Ok(graph) => {
                 loaders.extend(command::introduced_loaders(&graph));
                 loaders.retain(|oid| !self.keep_loader(*oid));
-                if self.begin(id, &graph, loader, loaders) {
+                if self.begin(id, &graph, loader, loaders, false) {
                     self.when_done(last_io, Event::Request { id, graph, bare: false });
                 }
             }
             Err(error) => {
-                self.executing.insert(id, Executing { loaders, ..Executing::default() });
                 let throw = Throw::io(format!("the request is malformed: {error}"));
-                self.respond_user(id, Loader::None, Err(&throw));
+                self.send(command::user_response(id, 0, self.peer, Loader::None, Err(&throw)));
+                for oid in loaders {
+                    if !self.keep_loader(oid) {
+                        self.send(command::unexport(oid));
+                    }
+                }
             }
         }
     }
@@ -412,7 +426,11 @@ impl Channel {
     }
 
     /// Notes a request and what comes with it; false if it was refused.
-    fn begin(&mut self, id: i32, graph: &Graph, loader: Option<i32>, loaders: Vec<i32>) -> bool {
+    fn begin(&mut self, id: i32, graph: &Graph, loader: Option<i32>, loaders: Vec<i32>, bare: bool) -> bool {
+        if self.executing.contains_key(&id) {
+            self.warn(format!("a second request {id} was ignored: the first is in progress"));
+            return false;
+        }
         let peer = self.peer;
         let objects = graph.nodes().iter().enumerate().filter(|(_, node)| matches!(node, Node::Object(_)));
         let grants = objects
@@ -425,7 +443,11 @@ impl Channel {
         self.executing.insert(id, Executing { loader, loaders, grants, last_io: 0 });
         if full {
             let throw = Throw::io(format!("this agent executes {MAX_REQUESTS} requests already"));
-            self.respond_user(id, Loader::None, Err(&throw));
+            if bare {
+                self.respond_plain(id, Err(&throw));
+            } else {
+                self.respond_user(id, Loader::None, Err(&throw));
+            }
         }
         !full
     }
@@ -490,6 +512,11 @@ impl Channel {
         if *unacknowledged > 2 * WINDOW {
             return self.end(CloseReason::Violation(format!("it overran the window of the stream {oid}")));
         }
+        if self.pending_operations == MAX_PENDING_IO {
+            let text = format!("{MAX_PENDING_IO} operations on its streams are pending");
+            return self.end(CloseReason::Violation(text));
+        }
+        self.pending_operations += 1;
         *self.pending_io.entry(io_id).or_default() += 1;
         let returns = matches!(op, StreamOp::Close(_) | StreamOp::Release);
         self.events.push_back(Event::Stream { oid, io_id, op });
@@ -504,6 +531,7 @@ impl Channel {
     pub fn io_done(&mut self, io_id: i32) {
         if let Some(count) = self.pending_io.get_mut(&io_id) {
             *count -= 1;
+            self.pending_operations -= 1;
             if *count == 0 {
                 self.pending_io.remove(&io_id);
             }
@@ -588,9 +616,12 @@ impl Channel {
     }
 
     /// Answers a bare request with a value itself, or an exception.
-    pub fn respond_plain(&mut self, id: i32, result: Result<&dyn Fn(&mut Graph) -> Option<NodeId>, &Throw>) {
-        let last_io = self.executing.remove(&id).map_or(0, |executing| executing.last_io);
-        self.send(command::plain_response(id, last_io, result));
+    pub fn respond_plain(&mut self, id: i32, result: command::Plain<'_>) {
+        let executing = self.executing.remove(&id).unwrap_or_default();
+        for (_, grant) in &executing.grants {
+            self.give_back(*grant);
+        }
+        self.send(command::plain_response(id, executing.last_io, result));
     }
 
     /// Gives back what was granted and not used.
@@ -735,4 +766,41 @@ pub enum End<'a> {
 pub fn home_oid(proxy: View<'_>) -> Option<i32> {
     let handler = proxy.get("h").ok().flatten()?;
     handler.bool("goingHome").ok()?.then(|| handler.int("oid").ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_restart_behind_the_largest_and_pass_over_those_in_use() {
+        let mut channel = Channel::new(Instant::now(), Capability::OURS, Liveness::default());
+        let first = channel.export();
+        assert_eq!(first, FIRST_ID);
+        channel.oids = Ids(i32::MAX);
+        channel.request_ids = Ids(i32::MAX);
+        assert_eq!(channel.export(), i32::MAX);
+        assert_eq!(channel.export(), FIRST_ID + 1, "the first is still exported");
+        let calls: Vec<_> = (0..3).map(|_| channel.call_read(7, 1).unwrap()).collect();
+        assert_eq!(calls, [i32::MAX, FIRST_ID, FIRST_ID + 1]);
+        channel.request_ids = Ids(i32::MAX);
+        assert_eq!(channel.call_read(7, 1), Some(FIRST_ID + 2));
+        channel.io_ids = Ids(i32::MAX);
+        let io_ids: Vec<_> = (0..2).map(|_| channel.write(7, Bytes::new())).collect();
+        assert_eq!(io_ids, [i32::MAX, FIRST_ID]);
+    }
+
+    #[test]
+    fn operations_that_are_never_done_are_bounded() {
+        let mut channel = Channel::new(Instant::now(), Capability::OURS, Liveness::default());
+        let oid = channel.export();
+        channel.add_reference(oid);
+        for _ in 0..MAX_PENDING_IO {
+            channel.stream(oid, 1, StreamOp::Flush);
+            channel.events.clear();
+        }
+        assert!(!channel.is_closed());
+        channel.stream(oid, 1, StreamOp::Flush);
+        assert!(matches!(channel.poll_event(), Some(Event::Closed(CloseReason::Violation(_)))));
+    }
 }

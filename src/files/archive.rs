@@ -6,7 +6,7 @@
 //! without a gzip trailer, so that no reader takes it for complete.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::write::GzEncoder;
 use rustix::fs::OFlags;
+use tar::{Builder, EntryType, Header};
 use zip::write::{FullFileOptions, StreamWriter};
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::scan::{DirScanner, Visitor};
-use super::tar_writer::{Header, Kind, TarWriter};
 use super::{At, BUFFER, Cancel, Error, Result, check};
 
 /// `FilePath.TarCompression`.
@@ -105,11 +105,11 @@ impl<W: Write> Write for Sink<W> {
     }
 }
 
-/// Writes a tar (`hudson.util.io.TarArchiver`), in the dialect that Ant's `TarOutputStream` has there.
+/// Writes a tar (`hudson.util.io.TarArchiver`) with GNU's long names and base-256 numbers, as `LONGFILE_GNU` and
+/// `BIGNUMBER_STAR` have it there. Owner and group are 0 and nameless.
 pub struct TarArchiver<'a, W: Write> {
     shutter: Shutter,
-    tar: TarWriter<Sink<W>>,
-    buffer: Vec<u8>,
+    tar: Builder<Sink<W>>,
     entries: u64,
     cancel: Cancel<'a>,
 }
@@ -125,13 +125,13 @@ impl<'a, W: Write> TarArchiver<'a, W> {
             Compression::None => Sink::Plain(BufWriter::with_capacity(BUFFER, gate)),
             Compression::Gzip => Sink::Gzip(Box::new(GzEncoder::new(gate, flate2::Compression::default()))),
         };
-        TarArchiver { shutter, tar: TarWriter::new(sink), buffer: vec![0; BUFFER], entries: 0, cancel }
+        TarArchiver { shutter, tar: Builder::new(sink), entries: 0, cancel }
     }
 
     /// Completes the archive; answers the stream and the number of entries (`Archiver.countEntries`).
     pub fn finish(self) -> Result<(W, u64)> {
         let TarArchiver { shutter, tar, entries, .. } = self;
-        let sink = tar.finish().map_err(|error| Error::stream(WRITE_TAR, error))?;
+        let sink = tar.into_inner().map_err(|error| Error::stream(WRITE_TAR, error))?;
         let gate = match sink {
             Sink::Plain(out) => out.into_inner().map_err(io::IntoInnerError::into_error),
             Sink::Gzip(out) => out.finish(),
@@ -142,32 +142,80 @@ impl<'a, W: Write> TarArchiver<'a, W> {
         Ok((gate.out, entries))
     }
 
-    fn header(&mut self, header: &Header<'_>) -> Result<()> {
-        self.tar.header(header).map_err(|error| Error::stream(WRITE_TAR, error))
+    /// Writes an entry, whose data must be as long as the header says.
+    fn entry(&mut self, header: &mut Header, name: &[u8], data: impl Read) -> Result<()> {
+        self.text(EntryType::GNULongName, name, &mut header.as_old_mut().name)?;
+        self.append(header, data)?;
+        self.entries += 1;
+        Ok(())
     }
 
-    fn contents(&mut self, file: &Path, mut input: impl Read, size: u64) -> Result<()> {
-        let mut left = size;
-        while left > 0 {
-            check(self.cancel, "archive", file)?;
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-            let got = match input.read(&mut self.buffer[..want]) {
-                Ok(0) => {
-                    return Err(Error::Changed(format!(
-                        "{} became shorter while it was archived: it ended at {} of the {size} bytes that it had",
-                        file.display(),
-                        size - left
-                    )));
-                }
-                Ok(got) => got,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Error::io("read", file, error)),
-            };
-            self.tar.data(&self.buffer[..got]).map_err(|error| Error::stream(WRITE_TAR, error))?;
-            left -= got as u64;
+    /// Fills the field of a name or a link's target, after an entry with the whole text if that is longer.
+    ///
+    /// [`Builder::append_data`] and [`Builder::append_link`] do the same for paths, but would write `a/b` for `a//b` (a
+    /// link's text is what `git status` compares) and refuse some long names that are not UTF-8.
+    fn text(&mut self, kind: EntryType, text: &[u8], field: &mut [u8; 100]) -> Result<()> {
+        let length = text.len().min(field.len());
+        field[..length].copy_from_slice(&text[..length]);
+        if text.len() < field.len() {
+            return Ok(());
         }
-        self.tar.pad().map_err(|error| Error::stream(WRITE_TAR, error))
+        let mut header = header(kind, 0o644, 0, text.len() as u64 + 1);
+        header.as_old_mut().name[..13].copy_from_slice(b"././@LongLink");
+        self.append(&mut header, text.chain(&[0][..]))
     }
+
+    fn append(&mut self, header: &mut Header, data: impl Read) -> Result<()> {
+        header.set_cksum();
+        let result = self.tar.append(header, data);
+        result.map_err(|error| error.downcast().unwrap_or_else(|error| Error::stream(WRITE_TAR, error)))
+    }
+}
+
+/// The contents of a file, of the size that its header says. Errors carry an [`Error`].
+struct Contents<'a> {
+    file: &'a Path,
+    input: io::Take<File>,
+    size: u64,
+    cancel: Cancel<'a>,
+}
+
+impl Read for Contents<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        check(self.cancel, "archive", self.file).map_err(io::Error::other)?;
+        match self.input.read(buffer) {
+            Ok(0) if self.input.limit() > 0 && !buffer.is_empty() => Err(io::Error::other(Error::Changed(format!(
+                "{} became shorter while it was archived: it ended at {} of the {} bytes that it had",
+                self.file.display(),
+                self.size - self.input.limit(),
+                self.size
+            )))),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                Err(io::Error::other(Error::io("read", self.file, error)))
+            }
+            result => result,
+        }
+    }
+}
+
+/// A header that lacks only names and checksum.
+fn header(kind: EntryType, mode: u32, mtime: i64, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(size);
+    match u64::try_from(mtime) {
+        Ok(mtime) => header.set_mtime(mtime),
+        // The library knows no time before 1970: base-256, two's complement.
+        Err(_) => {
+            let field = &mut header.as_old_mut().mtime;
+            field.fill(0xff);
+            field[4..].copy_from_slice(&mtime.to_be_bytes());
+        }
+    }
+    header
 }
 
 impl<W: Write> Visitor for TarArchiver<'_, W> {
@@ -182,32 +230,23 @@ impl<W: Write> Visitor for TarArchiver<'_, W> {
         let mut name = entry_name(relative);
         if meta.is_dir() {
             name.push(b'/');
-            let (mode, mtime) = (meta.mode() & 0o777, meta.mtime());
-            self.header(&Header { kind: Kind::Directory, name: &name, link: b"", mode, mtime, size: 0 })?;
+            self.entry(&mut header(EntryType::Directory, meta.mode() & 0o777, meta.mtime(), 0), &name, io::empty())
         } else {
             let (input, meta) = open_regular(file, &meta, false)?;
-            let (mode, mtime, size) = (meta.mode() & 0o777, meta.mtime(), meta.len());
-            self.header(&Header { kind: Kind::File, name: &name, link: b"", mode, mtime, size })?;
-            self.contents(file, input, size)?;
+            let size = meta.len();
+            let mut header = header(EntryType::Regular, meta.mode() & 0o777, meta.mtime(), size);
+            let contents = Contents { file, input: input.take(size), size, cancel: self.cancel };
+            self.entry(&mut header, &name, BufReader::with_capacity(BUFFER, contents))
         }
-        self.entries += 1;
-        Ok(())
     }
 
     fn visit_symlink(&mut self, link: &Path, target: &Path, relative: &Path) -> Result<()> {
         let own = fs::symlink_metadata(link).at("archive", link)?;
         // `IOUtils.mode` follows the link; a dangling one has `TarEntry.DEFAULT_FILE_MODE`.
         let mode = fs::metadata(link).map_or(0o100_644, |meta| meta.mode() & 0o777);
-        self.header(&Header {
-            kind: Kind::Symlink,
-            name: &entry_name(relative),
-            link: target.as_os_str().as_bytes(),
-            mode,
-            mtime: own.mtime(),
-            size: 0,
-        })?;
-        self.entries += 1;
-        Ok(())
+        let mut header = header(EntryType::Symlink, mode, own.mtime(), 0);
+        self.text(EntryType::GNULongLink, target.as_os_str().as_bytes(), &mut header.as_old_mut().linkname)?;
+        self.entry(&mut header, &entry_name(relative), io::empty())
     }
 }
 

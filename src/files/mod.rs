@@ -16,7 +16,6 @@ pub mod links;
 pub mod mask;
 pub mod remove;
 pub mod scan;
-mod tar_writer;
 pub mod temp;
 
 use std::io;

@@ -4,27 +4,26 @@ use std::collections::hash_map::RandomState;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{At, Error, Result};
 
 /// Creates an empty file `<prefix><number><suffix>` that did not exist (`File.createTempFile`).
 ///
-/// The suffix is `.tmp` unless given; the prefix must have three characters. Only the owner can read the file (Java
-/// leaves that to the umask), for what is written to it often is a secret.
+/// The suffix is `.tmp` unless given; the prefix must have three characters. Who may read the file
+/// is left to the umask, as in Java: containers of other users read the scripts that are put there.
 pub fn create_temp_file(dir: &Path, prefix: &str, suffix: Option<&str>) -> Result<(PathBuf, File)> {
     if prefix.encode_utf16().count() < 3 {
         return Err(Error::Argument(format!("Prefix string \"{prefix}\" too short: length must be at least 3")));
     }
     unused(dir, prefix, suffix.unwrap_or(".tmp"), |path| {
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+        OpenOptions::new().read(true).write(true).create_new(true).open(path)
     })
 }
 
-/// Creates a directory `<prefix><number>` that only the owner can enter (`Files.createTempDirectory`).
+/// Creates a directory `<prefix><number>`; who may enter it is left to the umask (`FilePath.CreateTempDir`).
 pub fn create_temp_dir(dir: &Path, prefix: &str) -> Result<PathBuf> {
-    Ok(unused(dir, prefix, "", |path| DirBuilder::new().mode(0o700).create(path))?.0)
+    Ok(unused(dir, prefix, "", |path| DirBuilder::new().create(path))?.0)
 }
 
 /// A file without a name, in the system's temporary directory, that is gone when it is closed.
@@ -64,15 +63,18 @@ mod tests {
     fn names_and_modes() {
         let temp = tempfile::tempdir().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        // What the umask leaves of all permissions.
+        fs::create_dir(temp.path().join("plain")).unwrap();
+        let left = mode(&temp.path().join("plain"));
         for (suffix, end) in [(None, ".tmp"), (Some(".sh"), ".sh"), (Some(""), "")] {
             let (path, _) = create_temp_file(temp.path(), "jenkins", suffix).unwrap();
             let name = path.file_name().unwrap().to_str().unwrap();
             let number = name.strip_prefix("jenkins").and_then(|name| name.strip_suffix(end)).unwrap();
             assert!(number.parse::<u64>().is_ok(), "{name}");
-            assert_eq!(mode(&path), 0o600);
+            assert_eq!(mode(&path), left & 0o666);
         }
         let dir = create_temp_dir(temp.path(), "x.tmp").unwrap();
-        assert_eq!(mode(&dir), 0o700);
+        assert_eq!(mode(&dir), left);
         assert!(dir.file_name().unwrap().to_str().unwrap().starts_with("x.tmp"));
     }
 

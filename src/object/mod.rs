@@ -12,6 +12,7 @@
 //! - No class is ever loaded; a class is its name and its fields' names.
 
 mod build;
+mod edit;
 mod error;
 mod graph;
 pub mod mutf8;

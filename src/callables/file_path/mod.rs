@@ -69,6 +69,9 @@ pub const ENTRIES: &[Entry] = &[
     core("hudson.FilePath$WriteToTar", transfer::write_to_tar),
 ];
 
+#[cfg(test)]
+mod tests;
+
 const fn core(class: &'static str, run: fn(&Call) -> Result<Reply, Throw>) -> Entry {
     Entry { class, owner: "core", run: Run::Blocking(run) }
 }

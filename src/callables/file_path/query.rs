@@ -77,7 +77,7 @@ pub(super) fn read_link(call: &Call) -> Result<Reply, Throw> {
     }
 }
 
-/// Malformed text is decoded with replacement characters, as by cores up to 2.3xx; later ones throw.
+/// Malformed text is decoded with replacement characters, as by cores up to 2.357; later ones throw.
 pub(super) fn read_to_string(call: &Call) -> Result<Reply, Throw> {
     let path = call.path()?;
     let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
 //! Callables that exchange contents with the controller: streamed, in pieces of [`PIECE`], whatever their size.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read as _, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -41,7 +41,7 @@ impl<S: Write> Write for Uninterrupted<S> {
     }
 }
 
-impl<S: io::Read> io::Read for Uninterrupted<S> {
+impl<S: Read> Read for Uninterrupted<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer).map_err(final_error)
     }
@@ -68,7 +68,7 @@ fn send<T>(call: &Call, stream: View<'_>, work: impl FnOnce(&mut Output) -> Resu
 }
 
 /// Lets `work` read a stream of the controller's.
-fn receive<R: io::Read, T>(
+fn receive<R: Read, T>(
     call: &Call,
     stream: R,
     work: impl FnOnce(&mut BufReader<Uninterrupted<R>>) -> Result<T, Throw>,
@@ -103,14 +103,15 @@ fn copy(call: &Call, mut input: File, out: &mut impl Write) -> Result<(), Throw>
 }
 
 crate::java_class! {
-    struct Read<'g> {
+    /// `Read`
+    struct ReadFile<'g> {
         pipe: View<'g> = "p",
     }
 }
 
 /// The pipe carries the file or why there is none; the answer is null either way.
 pub(super) fn read(call: &Call) -> Result<Reply, Throw> {
-    let this = Read::read(call.view())?;
+    let this = ReadFile::read(call.view())?;
     let restrictions = Restrictions::read(call.view())?;
     let path = call.path()?;
     let sent = send(call, this.pipe, |out| copy(call, open_allowed(path, &restrictions)?, out));
@@ -279,7 +280,7 @@ crate::java_class! {
     struct Untar<'g> {
         compression: Compression = "compression",
         input: View<'g> = "in",
-        /// Of `UntarRemote`, since 2.3xx.
+        /// Of `UntarRemote`, since core 2.319.
         name: Option<String> = "name",
         /// Of `UntarRemote`, before that: the archive.
         outer: Option<FilePath> = "this$0",

@@ -1,10 +1,19 @@
 //! Reading tar streams: ustar, GNU and pax.
+//!
+//! Headers are the library's ([`tar::Header`]), the loop over them is our own, since `tar::Archive` (0.4.46)
+//! * splits pax headers at line ends rather than by the records' lengths (its issues 428 and 452): after an attribute
+//!   with a line end in it, which binary ones have, it loses the path or size of the file, and part of a value can
+//!   pose as a record;
+//! * reads long names and pax headers of whatever length into memory, unless asked for raw entries, and then it does
+//!   not know the size that a pax header gives to a file.
 
 use std::io::{self, Read};
 
-use super::super::tar_writer::RECORD;
+use tar::Header;
+
 use super::super::{Error, Result};
 
+const RECORD: u64 = 512;
 /// How long the data of a long name or of a pax header may be. Paths end at 4 KiB on Linux.
 const MAX_META: u64 = 1 << 20;
 
@@ -65,18 +74,21 @@ impl<R: Read> TarReader<R> {
             let Some(header) = self.header()? else {
                 return Ok(None);
             };
-            let size = overrides.size.unwrap_or(number(&header[124..136])?.max(0) as u64);
-            let flag = header[156];
-            // As in GNU tar: a hard link may have the size of its file, but has no data.
-            let size = if flag == b'1' { 0 } else { size };
-            self.left = size;
-            self.padding = size.wrapping_neg() % RECORD as u64;
+            let size = number(&header.as_old().size, header.entry_size())?;
+            let flag = header.entry_type().as_byte();
+            self.left = match flag {
+                // As in GNU tar: a hard link may have the size of its file, but has no data.
+                b'1' => 0,
+                b'L' | b'K' | b'x' | b'X' | b'g' | b'V' => size,
+                _ => overrides.size.unwrap_or(size),
+            };
+            self.padding = self.left.wrapping_neg() % RECORD;
             match flag {
-                b'L' => overrides.name = Some(until_nul(&self.meta()?).to_vec()),
-                b'K' => overrides.link = Some(until_nul(&self.meta()?).to_vec()),
+                b'L' => overrides.name = Some(until_nul(self.meta()?)),
+                b'K' => overrides.link = Some(until_nul(self.meta()?)),
                 b'x' | b'X' => pax(&self.meta()?, &mut overrides)?,
                 b'g' | b'V' => {}
-                _ => return Ok(Some(entry(&header, flag, overrides)?)),
+                _ => return Ok(Some(entry(&header, overrides)?)),
             }
         }
     }
@@ -87,7 +99,12 @@ impl<R: Read> TarReader<R> {
         if want == 0 {
             return Ok(0);
         }
-        let got = read(&mut self.input, &mut buffer[..want])?;
+        let got = loop {
+            match self.input.read(&mut buffer[..want]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result.map_err(unreadable)?,
+            }
+        };
         if got == 0 {
             return Err(truncated());
         }
@@ -96,41 +113,30 @@ impl<R: Read> TarReader<R> {
     }
 
     fn skip(&mut self) -> Result<()> {
-        let mut rest = self.left + self.padding;
-        let mut buffer = [0; 4096];
-        while rest > 0 {
-            let want = rest.min(buffer.len() as u64) as usize;
-            match read(&mut self.input, &mut buffer[..want])? {
-                0 => return Err(truncated()),
-                got => rest -= got as u64,
-            }
+        let rest = self.left.saturating_add(self.padding);
+        if io::copy(&mut self.input.by_ref().take(rest), &mut io::sink()).map_err(unreadable)? < rest {
+            return Err(truncated());
         }
         (self.left, self.padding) = (0, 0);
         Ok(())
     }
 
-    fn header(&mut self) -> Result<Option<[u8; RECORD]>> {
-        let mut record = [0; RECORD];
-        let mut filled = 0;
-        while filled < RECORD {
-            match read(&mut self.input, &mut record[filled..])? {
-                0 if filled == 0 => return Ok(None),
-                0 => return Err(truncated()),
-                got => filled += got,
-            }
+    fn header(&mut self) -> Result<Option<Header>> {
+        let mut header = Header::new_old();
+        let mut record = &mut header.as_mut_bytes()[..];
+        let got = io::copy(&mut self.input.by_ref().take(RECORD), &mut record).map_err(unreadable)?;
+        if got != 0 && got < RECORD {
+            return Err(truncated());
         }
-        if record.iter().all(|&byte| byte == 0) {
+        if got == 0 || header.as_bytes().iter().all(|&byte| byte == 0) {
             return Ok(None);
         }
-        let recorded = number(&record[148..156])?;
-        let bytes = record.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { b' ' } else { byte });
-        let (unsigned, signed) = bytes.fold((0i64, 0i64), |(unsigned, signed), byte| {
-            (unsigned + i64::from(byte), signed + i64::from(byte as i8))
-        });
-        if recorded != unsigned && recorded != signed {
-            return Err(Error::Archive("not a tar, or a damaged one: a header's checksum is wrong".to_owned()));
+        let mut summed = header.clone();
+        summed.set_cksum();
+        if header.cksum().map_err(damaged)? != summed.cksum().map_err(damaged)? {
+            return Err(damaged("a header's checksum is wrong"));
         }
-        Ok(Some(record))
+        Ok(Some(header))
     }
 
     fn meta(&mut self) -> Result<Vec<u8>> {
@@ -140,42 +146,32 @@ impl<R: Read> TarReader<R> {
                 self.left
             )));
         }
-        let mut data = vec![0; self.left as usize];
-        let mut filled = 0;
-        while filled < data.len() {
-            filled += self.read_data(&mut data[filled..])?;
+        let mut data = Vec::new();
+        self.input.by_ref().take(self.left).read_to_end(&mut data).map_err(unreadable)?;
+        if (data.len() as u64) < self.left {
+            return Err(truncated());
         }
+        self.left = 0;
         Ok(data)
     }
 }
 
-fn read(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
-    loop {
-        match input.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result.map_err(|error| Error::stream("read the tar stream", error)),
-        }
-    }
+fn unreadable(error: io::Error) -> Error {
+    Error::stream("read the tar stream", error)
 }
 
 fn truncated() -> Error {
-    Error::stream("read the tar stream", io::Error::new(io::ErrorKind::UnexpectedEof, "it ends within an entry"))
+    unreadable(io::Error::new(io::ErrorKind::UnexpectedEof, "it ends within an entry"))
 }
 
-fn entry(header: &[u8; RECORD], flag: u8, overrides: Overrides) -> Result<Entry> {
-    let name = match overrides.name {
-        Some(name) => name,
-        None => {
-            let name = until_nul(&header[..100]);
-            let prefix = until_nul(&header[345..500]);
-            if &header[257..263] == b"ustar\0" && !prefix.is_empty() {
-                [prefix, b"/", name].concat()
-            } else {
-                name.to_vec()
-            }
-        }
-    };
-    let kind = match flag {
+fn damaged(why: impl std::fmt::Display) -> Error {
+    Error::Archive(format!("not a tar, or a damaged one: {why}"))
+}
+
+fn entry(header: &Header, overrides: Overrides) -> Result<Entry> {
+    let fields = header.as_old();
+    let name = overrides.name.unwrap_or_else(|| header.path_bytes().into_owned());
+    let kind = match header.entry_type().as_byte() {
         _ if overrides.sparse => Kind::Unsupported("a sparse file"),
         b'5' | b'D' => Kind::Directory,
         b'1' => Kind::HardLink,
@@ -190,44 +186,29 @@ fn entry(header: &[u8; RECORD], flag: u8, overrides: Overrides) -> Result<Entry>
     Ok(Entry {
         kind,
         name,
-        link: overrides.link.unwrap_or_else(|| until_nul(&header[157..257]).to_vec()),
-        mode: (number(&header[100..108])? & 0o7777) as u32,
+        link: overrides.link.or_else(|| header.link_name_bytes().map(Into::into)).unwrap_or_default(),
+        mode: number(&fields.mode, header.mode())?,
         mtime: match overrides.mtime {
             Some(mtime) => mtime,
-            None => (number(&header[136..148])?, 0),
+            // Two's complement, which the library does not know.
+            None => (number(&fields.mtime, header.mtime())? as i64, 0),
         },
     })
 }
 
-fn until_nul(field: &[u8]) -> &[u8] {
-    field.split(|&byte| byte == 0).next().unwrap_or_default()
+/// A number of the header; one that is left out is 0, as in Ant's `TarUtils.parseOctal`.
+fn number<T: Default>(field: &[u8], parsed: io::Result<T>) -> Result<T> {
+    if field[0] == 0 { Ok(T::default()) } else { parsed.map_err(damaged) }
 }
 
-/// An octal number, or a big-endian one after a first byte with the high bit.
-fn number(field: &[u8]) -> Result<i64> {
-    let bad = || Error::Archive("not a tar, or a damaged one: a header contains a number that is none".to_owned());
-    match field {
-        [first, rest @ ..] if first & 0x80 != 0 => {
-            let start = if first & 0x40 == 0 { i128::from(first & 0x3f) } else { i128::from(*first as i8) };
-            let mut value = start;
-            for &byte in rest {
-                value = value.checked_mul(256).ok_or_else(bad)? | i128::from(byte);
-            }
-            i64::try_from(value).map_err(|_| bad())
-        }
-        _ => {
-            let text = until_nul(field).trim_ascii();
-            text.iter().try_fold(0i64, |value, &digit| match digit {
-                b'0'..=b'7' => value.checked_mul(8).map(|value| value + i64::from(digit - b'0')).ok_or_else(bad),
-                _ => Err(bad()),
-            })
-        }
-    }
+fn until_nul(mut text: Vec<u8>) -> Vec<u8> {
+    text.truncate(text.iter().position(|&byte| byte == 0).unwrap_or(text.len()));
+    text
 }
 
 /// Records of the form `LENGTH KEY=VALUE\n`.
 fn pax(mut data: &[u8], overrides: &mut Overrides) -> Result<()> {
-    let bad = || Error::Archive("not a tar, or a damaged one: a malformed pax header".to_owned());
+    let bad = || damaged("a malformed pax header");
     while !data.is_empty() && data[0] != 0 {
         let blank = data.iter().take(20).position(|&byte| byte == b' ').ok_or_else(bad)?;
         let length = decimal(&data[..blank]).and_then(|length| usize::try_from(length).ok()).ok_or_else(bad)?;

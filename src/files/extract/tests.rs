@@ -1,6 +1,7 @@
 //! Round trips of archives, foreign archives, hostile archives.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Cursor, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -55,14 +56,19 @@ fn snapshot(dir: &Path) -> BTreeMap<PathBuf, String> {
 struct Raw(Vec<u8>);
 
 impl Raw {
-    fn entry(mut self, flag: u8, name: &str, link: &str, data: &[u8]) -> Raw {
+    fn entry(self, flag: u8, name: &str, link: &str, data: &[u8]) -> Raw {
+        self.sized(flag, name, link, data.len() as u64, data)
+    }
+
+    /// An entry whose header has another size than its data.
+    fn sized(mut self, flag: u8, name: &str, link: &str, size: u64, data: &[u8]) -> Raw {
         let mut header = tar::Header::new_gnu();
         header.as_old_mut().name[..name.len().min(100)].copy_from_slice(&name.as_bytes()[..name.len().min(100)]);
         header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
         header.set_entry_type(tar::EntryType::new(flag));
         header.set_mode(0o644);
         header.set_mtime(1_000_000_000);
-        header.set_size(data.len() as u64);
+        header.set_size(size);
         header.set_cksum();
         self.0.extend(header.as_bytes());
         self.0.extend(data);
@@ -92,7 +98,6 @@ fn another_reader_agrees_with_what_is_written() {
     symlink("t".repeat(150), dir.join("link")).unwrap();
 
     let (data, count) = tar(&dir, &DirScanner::Full, Compression::None);
-    assert_eq!(data.len() % 10_240, 0);
     let mut seen = BTreeMap::new();
     let mut reader = tar::Archive::new(&data[..]);
     for entry in reader.entries().unwrap() {
@@ -120,7 +125,7 @@ fn another_reader_agrees_with_what_is_written() {
 }
 
 #[test]
-fn headers_are_ants() {
+fn headers_are_gnus() {
     let temp = tempfile::tempdir().unwrap();
     tree(temp.path(), &["f"]);
     fs::set_permissions(temp.path().join("f"), fs::Permissions::from_mode(0o644)).unwrap();
@@ -128,11 +133,31 @@ fn headers_are_ants() {
     let (data, _) = tar(temp.path(), &everything(), Compression::None);
     let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&data[range]).into_owned();
     assert_eq!(text(0..100), format!("f{}", "\0".repeat(99)));
-    assert_eq!(text(100..124), "0000644 0000000 0000000 ");
-    assert_eq!(text(124..148), "00000000001 07346545000 ");
-    assert_eq!(&data[154..157], b"\0 0");
-    assert_eq!(text(257..265), "ustar\x0000");
-    assert_eq!(text(329..345), "0000000 0000000 ");
+    assert_eq!(text(100..124), "0000644\x000000000\x000000000\0");
+    assert_eq!(text(124..148), "00000000001\x0007346545000\0");
+    assert_eq!(&data[156..158], b"0\0");
+    assert_eq!(text(257..265), "ustar  \0");
+    // The file's data and the end mark.
+    assert_eq!(data[512..], [&b"f"[..], &[0; 511 + 1024]].concat());
+
+    // GNU's base-256 for a time before 1970.
+    set_last_modified(&temp.path().join("f"), -5_000).unwrap();
+    let (data, _) = tar(temp.path(), &everything(), Compression::None);
+    assert_eq!(data[136..148], [&[0xff; 11][..], &[0xfb]].concat());
+}
+
+#[test]
+fn names_need_not_be_utf_8() {
+    let temp = tempfile::tempdir().unwrap();
+    let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+    let long = [&[0xe4][..], &[b'x'; 150]].concat();
+    for name in [b"\xfc", &long[..]] {
+        fs::create_dir_all(&from).unwrap();
+        fs::write(from.join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    symlink(OsStr::from_bytes(&long), from.join("link")).unwrap();
+    untar_bytes(&tar(&from, &everything(), Compression::None).0, &to).unwrap();
+    assert_eq!(snapshot(&from), snapshot(&to));
 }
 
 #[test]
@@ -155,14 +180,15 @@ fn overwrites_files_replaces_links_and_keeps_directories() {
     }
 }
 
+fn record(key: &str, value: &str) -> String {
+    let rest = format!(" {key}={value}\n");
+    let length = (rest.len() + 1..).find(|length| format!("{length}{rest}").len() == *length).unwrap();
+    format!("{length}{rest}")
+}
+
 #[test]
 fn pax_gnu_and_old_headers_are_understood() {
     let temp = tempfile::tempdir().unwrap();
-    let record = |key: &str, value: &str| {
-        let rest = format!(" {key}={value}\n");
-        let length = (rest.len() + 1..).find(|length| format!("{length}{rest}").len() == *length).unwrap();
-        format!("{length}{rest}")
-    };
     let pax = record("path", "pax/ñame")
         + &record("mtime", "1500000000.25")
         + &record("SCHILY.xattr.user.x", "=\n=")
@@ -186,6 +212,28 @@ fn pax_gnu_and_old_headers_are_understood() {
     assert_eq!((meta.mtime(), meta.mtime_nsec(), meta.nlink()), (1_500_000_000, 250_000_000, 2));
     assert_eq!(fs::read(temp.path().join(long)).unwrap(), b"old");
     assert_eq!(fs::read_link(temp.path().join("d/link")).unwrap(), Path::new("../short"));
+}
+
+/// Values are as long as their records say, whatever is in them, and the size is that of the file, not of a header
+/// between.
+#[test]
+fn pax_headers_are_read_by_their_lengths() {
+    let temp = tempfile::tempdir().unwrap();
+    let pax =
+        record("SCHILY.xattr.a", "\n\n17 path=smuggled\n") + &record("path", "two\nlines") + &record("size", "600");
+    let data = raw()
+        .entry(b'x', "x", "", pax.as_bytes())
+        .entry(b'K', "././@LongLink", "", b"unused\0")
+        .sized(b'0', "short", "", 0, &[b'x'; 600])
+        .entry(b'0', "next", "", b"x")
+        // A hard link has no data, whatever size its header has.
+        .sized(b'1', "hard", "next", 1, b"")
+        .entry(b'0', "last", "", b"x")
+        .end();
+    untar_bytes(&data, temp.path()).unwrap();
+    let found: Vec<_> = snapshot(temp.path()).into_keys().collect();
+    assert_eq!(found, ["hard", "last", "next", "two\nlines"].map(PathBuf::from));
+    assert_eq!(fs::metadata(temp.path().join("two\nlines")).unwrap().len(), 600);
 }
 
 /// Each hostile archive fails, and the directory beside the target stays as it was.
@@ -269,16 +317,14 @@ fn messages_say_what_core_says() {
 #[test]
 fn damaged_archives_are_errors_not_panics_or_allocations() {
     let temp = tempfile::tempdir().unwrap();
-    let mut huge = raw().entry(b'L', "x", "", b"").0;
-    huge[124..136].copy_from_slice(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff");
-    let sum: u32 =
-        huge.iter().enumerate().map(|(at, &b)| if (148..156).contains(&at) { 32 } else { u32::from(b) }).sum();
-    huge[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let huge = |flag, size| raw().sized(flag, "x", "", size, &[b'x'; 4096]).0;
     let pax = |record: &[u8]| raw().entry(b'x', "x", "", record).entry(b'0', "f", "", b"x").end();
     let mut checksum = raw().entry(b'0', "f", "", b"x").end();
     checksum[0] = b'g';
     for (what, data) in [
-        ("size from the wire", huge),
+        ("long name", huge(b'L', 2 << 30)),
+        ("long link", huge(b'K', i64::MAX as u64)),
+        ("pax header", huge(b'x', u64::MAX)),
         ("checksum", checksum),
         ("text", vec![b'x'; 2048]),
         ("pax length", pax(b"99999 path=x\n")),
@@ -289,6 +335,10 @@ fn damaged_archives_are_errors_not_panics_or_allocations() {
     ] {
         let error = untar_bytes(&data, temp.path()).expect_err(what);
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{what}: {error}");
+    }
+    for flag in [b'0', b'g', b'5'] {
+        let error = untar_bytes(&huge(flag, u64::MAX), &temp.path().join(flag.to_string())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
     }
     let whole = raw().entry(b'0', "f", "", &[7; 700]).entry(b'0', "g", "", b"x").0;
     for length in 1..whole.len() {
