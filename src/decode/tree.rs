@@ -9,6 +9,7 @@ use super::{MAX_STREAMS, Options, decode_embedded, escape, hex, references};
 use crate::object::{Content, Graph, Node, NodeId, Value, View};
 
 const MAX_STRING: usize = 120;
+const MAX_NAME: usize = 512;
 const MAX_HEX: usize = 32;
 const MAX_ELEMENTS: usize = 64;
 /// Levels that are indented in full: else the output of a deep graph grows with the square of its depth.
@@ -103,8 +104,8 @@ impl Printer<'_> {
                     return Ok(());
                 };
                 self.then(level, depth, Task::Fields(object, part, next + 1));
-                let name = class.fields.get(next).map_or_else(|| "?".into(), |field| graph.text(&field.name));
-                let label = format!("{}: ", escape(&name));
+                let field = class.fields.get(next).map_or_else(|| "?".into(), |field| graph.text(&field.name));
+                let label = format!("{}: ", name(&field));
                 self.value(level, depth, &label, *value)
             }
             Task::Annotation(object, part, next) => {
@@ -189,19 +190,19 @@ impl Printer<'_> {
             return self.line(depth, &format!("{label}\u{2192} {number}"));
         }
         let number = if level.references[id.index()] > 1 { format!(" {number}") } else { String::new() };
-        let class = escape(&view.class_name());
+        let class = name(&view.class_name());
         match view.node() {
             Node::String { data, .. } => {
                 let text = self.string(&graph.text(data));
                 self.line(depth, &format!("{label}{text}{number}"))
             }
             Node::ClassDesc(_) | Node::ProxyDesc(_) => {
-                let class = escape(&graph.class_name(id));
+                let class = name(&graph.class_name(id));
                 self.line(depth, &format!("{label}descriptor of {class}{number}"))
             }
             Node::Class(desc) => {
                 let class = desc.map_or_else(|| "null".into(), |desc| graph.class_name(desc));
-                self.line(depth, &format!("{label}class {}{number}", escape(&class)))?;
+                self.line(depth, &format!("{label}class {}{number}", name(&class)))?;
                 self.describe_if_wanted(level, depth + 1, *desc);
                 Ok(())
             }
@@ -257,7 +258,7 @@ impl Printer<'_> {
         let Node::Primitives { desc, length, data } = view.node() else { return Ok(()) };
         let class = view.class_name();
         let bytes = graph.bytes(data);
-        let name = array_name(&escape(&class), *length as usize);
+        let name = array_name(&name(&class), *length as usize);
         if level.streams < MAX_STREAMS
             && let Some(stream) = decode_embedded(graph, view.node())
         {
@@ -290,7 +291,7 @@ impl Printer<'_> {
         self.then(level, depth, Task::Parts(object, next + 1));
         let mut inner = depth;
         if parts.len() > 1 || part.desc != node.desc {
-            self.line(depth, &format!("in {}", escape(&graph.class_name(part.desc))))?;
+            self.line(depth, &format!("in {}", name(&graph.class_name(part.desc))))?;
             inner += 1;
         }
         let declared = graph.class(part.desc).map_or(0, |class| class.fields.len());
@@ -313,7 +314,7 @@ impl Printer<'_> {
             return Ok(());
         }
         let graph = &level.graph;
-        let name = escape(&graph.class_name(desc));
+        let name = name(&graph.class_name(desc));
         let line = match graph.class(desc) {
             Some(class) => format!("class {name}, serialVersionUID {}, flags 0x{:02x}", class.uid, class.flags),
             None => format!("class {name}"),
@@ -321,6 +322,14 @@ impl Printer<'_> {
         self.line(depth, &line)?;
         self.then(level, depth + 1, Task::Class(desc, 0));
         Ok(())
+    }
+}
+
+/// A name, escaped; one that is longer than any real one is cut, since it stands wherever its class is met.
+fn name(text: &str) -> String {
+    match text.char_indices().nth(MAX_NAME) {
+        Some((at, _)) => format!("{}\u{2026}", escape(&text[..at])),
+        None => escape(text),
     }
 }
 
@@ -366,5 +375,5 @@ fn frame(graph: &Graph, value: Value) -> String {
     let text = |name| view.string(name).ok().flatten().unwrap_or_default();
     let at = format!("{}.{}", text("declaringClass"), text("methodName"));
     let line = view.int("lineNumber").unwrap_or_default();
-    format!(" from {} ({}:{line})", escape(&at), escape(&text("fileName")))
+    format!(" from {} ({}:{line})", name(&at), name(&text("fileName")))
 }
