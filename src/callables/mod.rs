@@ -26,6 +26,7 @@ pub mod suid;
 #[allow(dead_code, reason = "each module's tests use a part of it")]
 pub(crate) mod testing;
 pub mod tools;
+pub mod utility_steps;
 mod version;
 mod virtual_file;
 
@@ -69,6 +70,7 @@ pub const TABLES: &[&[Entry]] = &[
     durable_task::ENTRIES,
     tools::ENTRIES,
     junit::ENTRIES,
+    utility_steps::ENTRIES,
 ];
 
 #[cfg(test)]
