@@ -79,14 +79,14 @@ fn hash(call: &Call, algorithm: &str) -> Result<Reply, Throw> {
 
 /// A `java.security.MessageDigest`.
 enum Hash {
-    Ring(sha::Context),
+    Ring(Box<sha::Context>),
     Other(Box<dyn sha2::digest::DynDigest>),
 }
 
 impl Hash {
     /// By its Java name, in any case.
     fn new(algorithm: &str) -> Option<Hash> {
-        let ring = |algorithm| Some(Hash::Ring(sha::Context::new(algorithm)));
+        let ring = |algorithm| Some(Hash::Ring(Box::new(sha::Context::new(algorithm))));
         match algorithm.to_ascii_uppercase().as_str() {
             "SHA-1" | "SHA1" | "SHA" => ring(&sha::SHA1_FOR_LEGACY_USE_ONLY),
             "SHA-256" => ring(&sha::SHA256),

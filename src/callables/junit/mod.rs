@@ -344,8 +344,7 @@ impl Writer<'_> {
                 failure.each_ref().map(|text| self.string(text.as_deref()));
             let fields =
                 [("message", STRING), ("stackTrace", STRING), ("stderr", STRING), ("stdout", STRING), ("type", STRING)];
-            let record = self.graph.serializable("java.lang.Record", 0, &[], None);
-            let desc = self.graph.serializable("hudson.tasks.junit.Failure", 0, &fields, Some(record));
+            let desc = self.graph.serializable("hudson.tasks.junit.Failure", 0, &fields, None);
             Some(
                 self.graph
                     .object(desc)
