@@ -332,6 +332,22 @@ impl Discovery {
         Err(ConnectError::new("GET", url.to_string(), response.refusal()))
     }
 
+    /// The beginning of a page of the controller's, by its whole URL. One attempt.
+    ///
+    /// # Errors
+    /// Why it can't be had.
+    pub async fn page(&self, url: &str) -> Result<Vec<u8>, ConnectError> {
+        let root = url.find("://").and_then(|scheme| url[scheme + 3..].find(['/', '?', '#']).map(|at| scheme + 3 + at));
+        let root = ControllerUrl::parse(&url[..root.unwrap_or(url.len())])?;
+        let not_a_url = || ConnectError::new("GET", url, Cause::Configuration("this is no URL".to_owned()));
+        let url = resolve(&root, url).ok_or_else(not_a_url)?;
+        let response = self.get(&url, |_| true).await?;
+        if response.head.status == 200 {
+            return Ok(response.body);
+        }
+        Err(ConnectError::new("GET", url.to_string(), response.refusal()))
+    }
+
     /// One GET. Follows redirects within a scheme, as `HttpURLConnection` does, to where `follow`
     /// allows.
     async fn get(

@@ -46,7 +46,7 @@ fn list_files(call: &Call) -> Result<Reply, Throw> {
         follow_symlinks: this.follow_symlinks,
     };
     let names = list(call, call.path()?, &Glob::new(&this.includes, this.excludes.as_deref(), options))?;
-    if takes_set(call.agent().controller_version.as_deref()) {
+    if takes_set(call) {
         return Ok(call.reply(|graph| {
             let names: Vec<_> = names.iter().map(|name| Some(graph.string(name))).collect();
             graph.hash_set(&names)
@@ -58,9 +58,22 @@ fn list_files(call: &Call) -> Result<Reply, Throw> {
 /// Whether the answer to `ArtifactArchiver$ListFiles` is a `Set<String>`, as from core 2.576, or a map of each name to
 /// itself, as before.
 ///
-/// Nothing in the request tells: name, fields and `serialVersionUID` of the class are the same. A controller of an
-/// unknown version is taken for an older one.
-fn takes_set(controller_version: Option<&str>) -> bool {
+/// Nothing in the request tells: name, fields and `serialVersionUID` of the class are the same. The controller's class
+/// file does; where that can't be had, the controller's version.
+fn takes_set(call: &Call) -> bool {
+    let returned =
+        call.returned("hudson.tasks.ArtifactArchiver$ListFiles", "invoke", &["Ljava/util/Map;", "Ljava/util/Set;"]);
+    match returned {
+        Ok(index) => index == 1,
+        Err(throw) => {
+            tracing::debug!("what ArtifactArchiver$ListFiles returns goes by the controller's version: {throw}");
+            version_takes_set(call.agent().controller_version.as_deref())
+        }
+    }
+}
+
+/// A controller of an unknown version is taken for an older one.
+fn version_takes_set(controller_version: Option<&str>) -> bool {
     let Some(version) = controller_version else { return false };
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
@@ -266,17 +279,63 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::callables::Agent;
+    use crate::callables::suid::class_file_of;
+    use crate::callables::testing::Harness;
+    use crate::demo::controller::requests;
     use crate::files::testing::tree;
 
     #[test]
     fn the_answer_of_list_files_goes_by_version() {
         for version in ["2.576", "2.579", "2.576-rc1", "2.600.3", "3.0"] {
-            assert!(takes_set(Some(version)), "{version}");
+            assert!(version_takes_set(Some(version)), "{version}");
         }
         for version in ["2.575", "2.293", "2.541.3", "2.555.3.1", "1.700", "", "unknown"] {
-            assert!(!takes_set(Some(version)), "{version}");
+            assert!(!version_takes_set(Some(version)), "{version}");
         }
-        assert!(!takes_set(None));
+        assert!(!version_takes_set(None));
+    }
+
+    #[test]
+    fn the_answer_of_list_files_is_what_the_class_file_says() {
+        let class = "hudson.tasks.ArtifactArchiver$ListFiles";
+        let parameters = "(Ljava/io/File;Lhudson/remoting/VirtualChannel;)";
+        let with = |types: &[&str]| {
+            let descriptors: Vec<_> = types.iter().map(|name| format!("{parameters}Ljava/{name};")).collect();
+            let methods: Vec<_> = descriptors.iter().map(|descriptor| ("invoke", descriptor.as_str())).collect();
+            Some(class_file_of(class, &methods))
+        };
+        let too_large = || {
+            with(&["util/Set"]).map(|mut bytes| {
+                bytes.resize((1 << 20) + 1, 0);
+                bytes
+            })
+        };
+        let (set, map) = ("java.util.HashSet", "java.util.HashMap");
+        for (class_file, version, expected) in [
+            (with(&["lang/Object", "util/Set"]), None, set),
+            (with(&["util/Map", "lang/Object"]), None, map),
+            (with(&["util/Set"]), Some("2.293"), set),
+            (with(&["util/Map"]), Some("2.579"), map),
+            (with(&["lang/Object"]), Some("2.579"), set),
+            (Some(b"no class file".to_vec()), Some("2.579"), set),
+            (too_large(), Some("2.293"), map),
+            (too_large(), Some("2.579"), set),
+            (None, Some("2.579"), set),
+            (None, None, map),
+        ] {
+            let harness = Harness::with_agent(Agent::new(None, None, version.map(str::to_owned)));
+            if let Some(class_file) = class_file {
+                harness.end.define(class, class_file);
+            }
+            let dir = tempfile::tempdir().unwrap();
+            for _ in 0..2 {
+                let answer = harness.call(requests::list_files(dir.path().to_str().unwrap(), "*")).unwrap();
+                assert_eq!(answer.root().unwrap().class_name(), expected, "{version:?}");
+            }
+            assert_eq!(harness.end.asked(), ["fetch"], "asked once");
+            harness.finish();
+        }
     }
 
     fn patterns(includes: &[&str], excludes: &[&str]) -> Patterns {

@@ -2,15 +2,24 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
 
 use super::Throw;
+use super::suid::{self, ClassFileError};
 use crate::channel::{Caller, Link, PipeReader, RemoteInput, RemoteOutput, RemoteWriter};
 use crate::object::{Graph, Loader, NodeId, Value, View};
+
+/// Most questions to class files of a channel's whose answers are remembered: handlers ask a handful.
+const MAX_CLASS_ANSWERS: usize = 256;
+
+/// What was asked: of which class loader's class, and what.
+type ClassQuestion = (Option<i32>, String, &'static str);
 
 /// An answer: a graph with one object, or null.
 #[derive(Debug, Default)]
@@ -57,10 +66,34 @@ pub struct Agent {
     pub properties: Mutex<HashMap<String, Option<String>>>,
     /// The controller's version (`X-Jenkins`), if it said. See [`Agent::controller_at_least`].
     pub controller_version: Option<String>,
-    /// How often the controller wants to be pinged, and how long to wait for its answer (`ChannelPinger`).
-    pub ping: Mutex<Option<(Duration, Duration)>>,
     /// Set when the controller says that the agent shall not come back (`KubernetesSlave$SlaveDisconnector`).
     pub no_reconnect: AtomicBool,
+    /// What is to be brought to an end even if the channel is gone.
+    pub unfinished: Unfinished,
+    /// What class files of the controller's said: [`Call::class_uid`].
+    class_answers: Mutex<HashMap<ClassQuestion, Result<i64, Throw>>>,
+}
+
+/// Counts what must not be broken off by the process's end, such as the killing of a build's processes.
+#[derive(Debug, Clone, Default)]
+pub struct Unfinished(Arc<watch::Sender<()>>);
+
+/// Something that the process's end waits for, up to the grace period, for as long as this lives.
+#[derive(Debug)]
+pub struct Work {
+    _alive: watch::Receiver<()>,
+}
+
+impl Unfinished {
+    /// Something begins.
+    pub fn work(&self) -> Work {
+        Work { _alive: self.0.subscribe() }
+    }
+
+    /// Waits until nothing is unfinished.
+    pub async fn idle(&self) {
+        self.0.closed().await;
+    }
 }
 
 /// A request of the controller's, being executed.
@@ -154,6 +187,48 @@ impl Call {
         self.link().export(Arc::new(ExportedObject(object)))
     }
 
+    /// The `serialVersionUID` of a class of the controller's, by its binary name, for what it has to read: from its
+    /// class file, which is fetched once. Blocks: not for [`Run::Inline`](super::Run::Inline).
+    ///
+    /// # Errors
+    /// If the class file can't be had or says none.
+    pub fn class_uid(&self, class: &str) -> Result<i64, Throw> {
+        self.ask_class(class, "serialVersionUID", |class_file| Ok(suid::class_uid(class_file)?.uid))
+    }
+
+    /// Which of these types a method of a class of the controller's returns, by its index: see [`suid::returned`].
+    /// Blocks as [`class_uid`](Self::class_uid) does.
+    ///
+    /// # Errors
+    /// If the class file can't be had, or the method returns none of them.
+    pub fn returned(&self, class: &str, method: &'static str, types: &[&str]) -> Result<usize, Throw> {
+        self.ask_class(class, method, |class_file| Ok(suid::returned(class_file, method, types)? as i64))
+            .map(|index| index as usize)
+    }
+
+    /// Asks a class file of the controller's a question. The answer is remembered, a failure too, so that a controller
+    /// that gives none is not asked again and again.
+    fn ask_class(
+        &self,
+        class: &str,
+        question: &'static str,
+        ask: impl FnOnce(&[u8]) -> Result<i64, ClassFileError>,
+    ) -> Result<i64, Throw> {
+        let lock = || self.agent.class_answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (self.caller.loader_oid(), class.to_owned(), question);
+        if let Some(known) = lock().get(&key) {
+            return known.clone();
+        }
+        let class_file = self.caller.fetch_class(class).map_err(|error| Throw::from(io::Error::from(error)));
+        let answer =
+            class_file.and_then(|class_file| ask(&class_file).map_err(|error| Throw::io(format!("{class}: {error}"))));
+        let mut answers = lock();
+        if !self.is_cancelled() && answers.len() < MAX_CLASS_ANSWERS {
+            answers.insert(key, answer.clone());
+        }
+        answer
+    }
+
     /// An answer built by `build`.
     pub fn reply(&self, build: impl FnOnce(&mut Graph) -> NodeId) -> Reply {
         let mut graph = Graph::with_loader(self.loader());
@@ -228,8 +303,9 @@ impl Agent {
             controller_version,
             environment: crate::process::env::EnvVars::agent().clone(),
             properties: Mutex::default(),
-            ping: Mutex::default(),
             no_reconnect: AtomicBool::new(false),
+            unfinished: Unfinished::default(),
+            class_answers: Mutex::default(),
         }
     }
 

@@ -178,7 +178,7 @@ fn write_log(call: &Call) -> Result<Reply, Throw> {
             if read == 0 {
                 break;
             }
-            write_some(&mut sink, &buffer[..read])?;
+            sink.write_all(&buffer[..read])?;
             left -= read as u64;
         }
     }
@@ -193,15 +193,6 @@ fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
             result => return result,
         }
     }
-}
-
-/// `write_all` that takes `Interrupted` for what it is here: the call was cancelled.
-fn write_some(sink: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = sink.write(bytes)?;
-        bytes = bytes.get(written..).filter(|_| written > 0).ok_or(io::ErrorKind::WriteZero)?;
-    }
-    Ok(())
 }
 
 /// What `java.io` says about a file that can't be opened.

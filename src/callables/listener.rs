@@ -12,16 +12,20 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine;
+use bytes::Bytes;
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::{Call, Throw};
-use crate::channel::{Caller, RemoteOutput};
-use crate::object::{AccessError, NodeId, Value, View};
+use crate::channel::command::class_loader;
+use crate::channel::{Caller, Cancelled, RemoteOutput};
+use crate::object::{AccessError, Graph, Loader, NodeId, Value, View};
 
 /// The longest line, in bytes, that a decorator holds back while it waits for the line's end. Of a longer one, what can
 /// no longer be part of a secret is passed on. (A Java agent holds any length.)
@@ -254,11 +258,126 @@ fn utc_millis(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day_of_month:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
+/// `TimeoutStepExecution$ConsoleLogFilterImpl2`, of a `timeout(activity: true)`: the step's timer starts anew while there
+/// is output.
+///
+/// Java looks every half or tenth of the timeout whether lines have passed. Here a line itself resets the timer, but for
+/// the lines within half the timeout after a reset: those do so together, at the end of that half.
+struct Activity {
+    id: String,
+    class_loader: Option<i32>,
+    interval: Duration,
+    reset: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    state: Mutex<ActivityState>,
+    runtime: Option<Handle>,
+}
+
+#[derive(Debug, Default)]
+struct ActivityState {
+    last_reset: Option<Instant>,
+    /// Lines have passed since.
+    pending: bool,
+    /// What resets the timer because of them.
+    task: Option<AbortHandle>,
+}
+
+impl std::fmt::Debug for Activity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Activity({})", self.id)
+    }
+}
+
+impl Activity {
+    fn read(filter: View<'_>) -> Result<Arc<Activity>, Unknown> {
+        let half = Duration::from_millis(u64::try_from(filter.long("timeout")?).unwrap_or(0)) / 2;
+        Ok(Arc::new(Activity {
+            id: filter.require_string("id")?.into_owned(),
+            class_loader: class_loader(filter),
+            interval: half.max(MIN_DELAY),
+            reset: OnceLock::new(),
+            state: Mutex::default(),
+            runtime: Handle::try_current().ok(),
+        }))
+    }
+
+    /// Says how the timer is reached.
+    fn reached_by(&self, call: &Call) {
+        let link = Arc::downgrade(call.link());
+        // The loader of the filter's own class, which is the plugin's, knows the callable. It stays referenced.
+        let loader = self.class_loader.or(call.caller().loader_oid());
+        let Some(loader) = loader else { return };
+        // As in answers: a peer without the capability gets no annotations at all.
+        let annotated = !matches!(call.loader(), Loader::None);
+        let callable = reset_timer(if annotated { Loader::Receivers(loader) } else { Loader::None }, &self.id);
+        let _ = self.reset.set(Box::new(move || {
+            if let Some(link) = link.upgrade() {
+                link.call_and_forget(loader, RESET_TIMER, callable.clone());
+            }
+        }));
+    }
+
+    fn line_passed(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        if state.pending {
+            return;
+        }
+        let wait = state.last_reset.map_or(Duration::ZERO, |last| self.interval.saturating_sub(last.elapsed()));
+        if wait.is_zero() {
+            return self.reset_now(state);
+        }
+        state.pending = true;
+        if let Some(runtime) = &self.runtime {
+            let activity = Arc::downgrade(self);
+            let later = runtime.spawn(async move {
+                tokio::time::sleep(wait).await;
+                if let Some(activity) = activity.upgrade() {
+                    activity.reset_now(lock(&activity.state));
+                }
+            });
+            state.task = Some(later.abort_handle());
+        }
+    }
+
+    fn reset_now(&self, mut state: MutexGuard<'_, ActivityState>) {
+        *state = ActivityState { last_reset: Some(Instant::now()), pending: false, task: None };
+        drop(state);
+        if let Some(reset) = self.reset.get() {
+            reset();
+        }
+    }
+}
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        let state = std::mem::take(&mut *lock(&self.state));
+        if let Some(task) = state.task {
+            task.abort();
+        }
+        if let (true, Some(reset)) = (state.pending, self.reset.get()) {
+            reset();
+        }
+    }
+}
+
+const RESET_TIMER: &str = "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ResetTimer";
+
+/// The stream of a `TimeoutStepExecution$ResetTimer`.
+fn reset_timer(loader: Loader, id: &str) -> Bytes {
+    let mut graph = Graph::with_loader(loader);
+    let base = graph.serializable("jenkins.security.SlaveToMasterCallable", 1, &[], None);
+    let desc = graph.serializable(RESET_TIMER, 1, &[("id", "Ljava/lang/String;")], Some(base));
+    let id = graph.string(id);
+    let callable = graph.object(desc).set_ref("id", id).build();
+    graph.encode_one(Some(callable))
+}
+
 /// What a line decorator does with a line.
 #[derive(Clone, Debug)]
 enum Act {
     /// Nothing; it passes on whole lines.
     Pass,
+    /// As [`Act::Pass`], and resets a timer.
+    Activity(Arc<Activity>),
     /// `SecretPatterns.MaskingOutputStream`
     Mask(Arc<Mask>),
     /// timestamper's `GlobalDecorator`: `[time] ` before each line.
@@ -336,7 +455,10 @@ impl Stage {
 /// Passes on a line, or of one that is too long as much as possible.
 fn emit(act: &Act, line: &mut Vec<u8>, continued: &mut bool, end: bool, out: &mut Vec<u8>) {
     let done = match act {
-        Act::Pass => {
+        Act::Pass | Act::Activity(_) => {
+            if let Act::Activity(activity) = act {
+                activity.line_passed();
+            }
             out.extend_from_slice(line);
             line.len()
         }
@@ -469,8 +591,11 @@ fn decorator(view: View<'_>) -> Result<Decorator<'_>, Unknown> {
             mask_stage(&secrets, None, "********")?
         }
         "hudson.plugins.timestamper.pipeline.GlobalDecorator" => Some(Stage::lines(Act::Timestamp(SystemTime::now))),
-        "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ConsoleLogFilterImpl2"
-        | "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ConsoleLogFilterImpl" => {
+        "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ConsoleLogFilterImpl2" => {
+            Some(Stage::lines(Act::Activity(Activity::read(view)?)))
+        }
+        // Of older versions of the plugin, and of builds that began with one: a proxy is called at each line.
+        "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ConsoleLogFilterImpl" => {
             once(&class, || {
                 tracing::info!("output of this agent's own steps does not extend a timeout(activity: true)");
             });
@@ -551,37 +676,27 @@ enum Target {
     #[cfg(test)]
     Memory(Arc<Mutex<Vec<u8>>>),
     /// It failed, for this reason.
-    Failed(io::ErrorKind, String),
+    Failed(io::Error),
 }
 
 impl Target {
     fn outcome(&self) -> io::Result<()> {
         match self {
-            Target::Failed(kind, text) => Err(io::Error::new(*kind, text.clone())),
+            Target::Failed(error) if Cancelled::is_why(error) => Err(Cancelled.into()),
+            Target::Failed(error) => Err(io::Error::new(error.kind(), error.to_string())),
             _ => Ok(()),
         }
     }
 
-    fn write(&mut self, mut bytes: &[u8]) {
+    fn write(&mut self, bytes: &[u8]) {
         let result = match self {
-            Target::Remote(output) => loop {
-                // Not write_all, which takes the Interrupted of a cancelled call for a reason to try again.
-                match io::Write::write(output, bytes) {
-                    Ok(_) if bytes.is_empty() => break Ok(()),
-                    Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
-                    Ok(n) => bytes = &bytes[n.min(bytes.len())..],
-                    Err(error) => break Err(error),
-                }
-                if bytes.is_empty() {
-                    break Ok(());
-                }
-            },
+            Target::Remote(output) => io::Write::write_all(output, bytes),
             #[cfg(test)]
             Target::Memory(memory) => {
                 lock(memory).extend_from_slice(bytes);
                 Ok(())
             }
-            Target::Failed(..) => return,
+            Target::Failed(_) => return,
         };
         self.settle(result);
     }
@@ -598,7 +713,7 @@ impl Target {
     fn settle(&mut self, result: io::Result<()>) {
         if let Err(error) = result {
             tracing::debug!(%error, "a console of the controller's takes no more output");
-            *self = Target::Failed(error.kind(), error.to_string());
+            *self = Target::Failed(error);
         }
     }
 
@@ -706,7 +821,7 @@ impl Drop for Base {
     fn drop(&mut self) {
         let bytes = self.take();
         if let (false, Some(runtime)) = (bytes.is_empty(), &self.runtime) {
-            let none = Target::Failed(io::ErrorKind::BrokenPipe, String::new());
+            let none = Target::Failed(io::ErrorKind::BrokenPipe.into());
             let mut target = std::mem::replace(self.target.get_mut(), none);
             runtime.spawn(async move { target.write_async(bytes).await });
         }
@@ -892,6 +1007,11 @@ impl<'c> Listeners<'c> {
                 Listener::none()
             }
             Resolved::Stream { stream, tuning, stages } => {
+                for stage in &stages {
+                    if let Stage::Lines { act: Act::Activity(activity), .. } = stage {
+                        activity.reached_by(self.call);
+                    }
+                }
                 let base = match self.streams.get(&stream.id()) {
                     Some(base) => base.clone(),
                     None => {
@@ -988,7 +1108,8 @@ fn resolve(listener: View<'_>) -> Resolved<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::{Graph, sc};
+    use crate::callables::scripted::{self, Controller};
+    use crate::object::{Content, sc};
     use proptest::prelude::*;
 
     fn mask(secrets: &[&str]) -> Stage {
@@ -1275,6 +1396,107 @@ mod tests {
         drop(listener);
         tokio::task::yield_now().await;
         assert!(seen().ends_with("the enddropped\n"));
+    }
+
+    fn activity(timeout: i64) -> (Arc<Activity>, Arc<AtomicI32>) {
+        let mut graph = Graph::default();
+        let class = "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ConsoleLogFilterImpl2";
+        let fields = [("timeout", "J"), ("id", "Ljava/lang/String;")];
+        let desc = graph.serializable(class, 1, &fields, None);
+        let id = graph.string("an id");
+        let filter = graph.object(desc).set("timeout", Value::Long(timeout)).set_ref("id", id).build();
+        let activity = Activity::read(graph.view(filter)).unwrap();
+        let resets = Arc::new(AtomicI32::new(0));
+        let count = resets.clone();
+        let _ = activity.reset.set(Box::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        }));
+        (activity, resets)
+    }
+
+    /// No line is without a reset within half the timeout, and there is no more than one in that time.
+    #[tokio::test(start_paused = true)]
+    async fn output_resets_the_timer_now_and_then() {
+        let (activity, resets) = activity(60_000);
+        let (listener, seen) = in_memory(Tuning::STREAM, vec![Stage::lines(Act::Activity(activity))]);
+        let resets = || resets.load(Ordering::Relaxed);
+        let second = Duration::from_secs(1);
+        tokio::time::sleep(100 * second).await;
+        listener.write_async(b"no line yet").await;
+        assert_eq!(resets(), 0, "without output there is none");
+        listener.write_async(b"\na\nb\n").await;
+        assert_eq!(resets(), 1, "the first line does not wait");
+        tokio::time::sleep(29 * second).await;
+        assert_eq!(resets(), 1);
+        tokio::time::sleep(2 * second).await;
+        assert_eq!(resets(), 2, "for the others");
+        tokio::time::sleep(300 * second).await;
+        assert_eq!(resets(), 2);
+        for _ in 0..300 {
+            listener.write_async(b"line\n").await;
+            tokio::time::sleep(second).await;
+        }
+        assert_eq!(resets(), 12);
+        listener.write_async(b"the end\n").await;
+        drop(listener);
+        assert_eq!(resets(), 13, "nothing is owed when the listener is gone");
+        tokio::time::sleep(300 * second).await;
+        assert_eq!(resets(), 13);
+        assert!(seen().starts_with("no line yet\na\nb\nline\n"));
+    }
+
+    /// A timeout out of all reason is one that resets rarely, or not too often.
+    #[tokio::test(start_paused = true)]
+    async fn any_timeout_is_taken() {
+        for timeout in [i64::MIN, -1, 0, 1] {
+            let (activity, resets) = activity(timeout);
+            let stage = Stage::lines(Act::Activity(activity));
+            let (listener, _) = in_memory(Tuning::STREAM, vec![stage]);
+            for _ in 0..1000 {
+                listener.write_async(b"line\n").await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!((9..=11).contains(&resets.load(Ordering::Relaxed)), "{resets:?}");
+        }
+        let (activity, resets) = activity(i64::MAX);
+        let (listener, _) = in_memory(Tuning::STREAM, vec![Stage::lines(Act::Activity(activity))]);
+        listener.write_async(b"a\nb\n").await;
+        tokio::time::sleep(Duration::from_secs(1_000_000)).await;
+        assert_eq!(resets.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn the_controller_is_asked_to_reset_the_timer() {
+        let mut controller = Controller::new();
+        controller.send(|graph| {
+            let class = "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ConsoleLogFilterImpl2";
+            let desc = graph.serializable(class, 1, &[("timeout", "J"), ("id", "Ljava/lang/String;")], None);
+            let id = graph.string("an id");
+            let filter = graph.object(desc).set("timeout", Value::Long(600_000)).set_ref("id", id).build();
+            let filter = adapter(graph, filter);
+            let listener = decorated(graph, &[filter]);
+            let words = ["echo", "output"].map(|word| Some(graph.string(word)));
+            let cmd = graph.array_list(&words);
+            let env = graph.string_array(&[]);
+            let references = [
+                ("cmd", Some(cmd)),
+                ("env", Some(env)),
+                ("listener", Some(listener)),
+                ("stdoutListener", Some(listener)),
+            ];
+            let flags = ["reverseStdin", "reverseStdout", "reverseStderr"].map(|name| (name, Value::Bool(false)));
+            scripted::object(graph, "hudson.Launcher$RemoteLaunchCallable", &references, &flags)
+        });
+        controller.until(|controller| !controller.calls.is_empty() && controller.text(15).ends_with("output\n")).await;
+        let [(_, call)] = &controller.calls[..] else { panic!("{:?}", controller.calls) };
+        let call = call.root().unwrap();
+        assert_eq!(call.class_name(), RESET_TIMER);
+        assert_eq!(call.hierarchy().collect::<Vec<_>>(), [RESET_TIMER, "jenkins.security.SlaveToMasterCallable"]);
+        assert_eq!(call.require_string("id").unwrap(), "an id");
+        // Resolved by the receiver's class loader 2.
+        let desc = call.graph().class(call.desc().unwrap()).unwrap();
+        let Some(Content::Block { data, .. }) = desc.annotation.first() else { panic!("{desc:?}") };
+        assert_eq!(call.graph().bytes(data), [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 2]);
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! by what is here when they are sent, and the answer of `Jenkins$ClockDifferenceCallable` is not serializable.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Agent, Call, Entry, Reply, Run, Throw};
+use super::{Call, Entry, Reply, Run, Throw};
 use crate::java_class;
 use crate::object::{AccessError, Graph, NodeId, Value, View};
 use crate::process::system::{self, MemoryUsage};
@@ -18,7 +18,7 @@ const fn core(class: &'static str, run: Run) -> Entry {
 /// The callables of this module.
 pub const ENTRIES: &[Entry] = &[
     core("hudson.node_monitors.ArchitectureMonitor$GetArchTask", Run::Inline(architecture)),
-    core("hudson.model.Slave$GetClockDifference2", Run::Inline(clock)),
+    core("hudson.model.Slave$GetClockDifference2", Run::Blocking(clock)),
     core(
         "hudson.node_monitors.DiskSpaceMonitorDescriptor$GetUsableSpace",
         Run::Blocking(|call| disk_space(call, call.path()?)),
@@ -36,19 +36,29 @@ fn architecture(call: &Call) -> Result<Reply, Throw> {
 }
 
 fn clock(call: &Call) -> Result<Reply, Throw> {
-    let start = call.view().long("startTime")?;
+    // The controller takes the middle between this and the arrival of the answer for the time of ours: what the question
+    // back takes is not to shift it.
+    let (sent, asked) = (call.view().long("startTime")?, Instant::now());
+    let uid = clock_difference_uid(call);
+    let start = sent.saturating_add(i64::try_from(asked.elapsed().as_millis()).unwrap_or(0));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let remote = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    let uid = clock_difference_uid(call.agent());
     Ok(call.reply(|graph| clock_difference(graph, uid, start, remote)))
 }
 
 /// `serialVersionUID` of `hudson.model.Slave$GetClockDifference3`, which the JVM computes: its constructor lost a
-/// modifier in 2.284. A controller that does not say its version is taken for a later one.
-fn clock_difference_uid(agent: &Agent) -> i64 {
-    match agent.controller_at_least("2.284") {
-        Some(false) => 7271478736802247840,
-        Some(true) | None => -6655128034486338777,
+/// modifier in 2.284. A controller that does not say its version is asked for the class, and taken for a later one if
+/// it does not give that either.
+fn clock_difference_uid(call: &Call) -> i64 {
+    const BEFORE: i64 = 7271478736802247840;
+    const SINCE: i64 = -6655128034486338777;
+    match call.agent().controller_at_least("2.284") {
+        Some(false) => BEFORE,
+        Some(true) => SINCE,
+        None => call.class_uid("hudson.model.Slave$GetClockDifference3").unwrap_or_else(|throw| {
+            tracing::debug!("the controller's version is unknown: {throw}");
+            SINCE
+        }),
     }
 }
 
@@ -159,7 +169,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::callables::Agent;
     use crate::callables::recorded::{self, assert_same_shape};
+    use crate::callables::suid::{class_file_of, class_uid};
+    use crate::callables::testing::{self, Harness};
 
     #[tokio::test]
     async fn recorded_requests_get_answers_of_the_recorded_shapes() {
@@ -196,6 +209,23 @@ mod tests {
             let answer = recorded::replay(&agent, "hudson.model.Slave$GetClockDifference2").await;
             let answer = answer.root().unwrap();
             assert_eq!(answer.graph().class(answer.desc().unwrap()).unwrap().uid, uid, "{version:?}");
+        }
+    }
+
+    #[test]
+    fn a_controller_of_an_unknown_version_is_asked_for_its_class() {
+        let class = "hudson.model.Slave$GetClockDifference3";
+        let class_file = class_file_of(class, &[("readResolve", "()Ljava/lang/Object;")]);
+        let uid = class_uid(&class_file).unwrap().uid;
+        for (version, expected, asked) in [(None, uid, 1), (Some("2.293"), -6655128034486338777, 0)] {
+            let harness = Harness::with_agent(Agent::new(None, None, version.map(str::to_owned)));
+            harness.end.define(class, class_file.clone());
+            let (request, _) = testing::recorded("hudson.model.Slave$GetClockDifference2", 0, "/x".as_ref());
+            let answer = harness.replay(&request, &[]).unwrap();
+            let answer = answer.root().unwrap();
+            assert_eq!(answer.graph().class(answer.desc().unwrap()).unwrap().uid, expected);
+            assert_eq!(harness.end.asked().len(), asked);
+            harness.finish();
         }
     }
 

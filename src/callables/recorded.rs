@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Agent, dispatch};
+use super::{Agent, Throw, dispatch};
+use crate::channel::command::{Command, class_loader, plain_response};
 use crate::channel::{Channel, Link, Liveness};
 use crate::frame::Capability;
 use crate::object::{Graph, Limits, NodeId, Value, View};
@@ -111,6 +112,11 @@ async fn execute(agent: &Arc<Agent>, command: Bytes) -> Graph {
             if command.root().unwrap().is("hudson.remoting.Response") {
                 return command;
             }
+            // A class file that nobody has recorded.
+            if let Ok(Command::Rpc { id, .. }) = Command::read(command) {
+                let throw = Throw::io("no such class");
+                link.receive(Instant::now(), plain_response(id, 0, Err(&throw)));
+            }
         }
     }
 }
@@ -191,4 +197,24 @@ pub(crate) fn assert_same_shape(recorded: View<'_>, ours: View<'_>, extra: &[&st
             }
         }
     }
+}
+
+/// A callable comes with a reference to the class loader of its class.
+#[test]
+fn class_loaders_are_those_that_requests_came_with() {
+    let mut checked = 0;
+    for command in commands(1, "hudson.remoting.UserRequest") {
+        let command = command.root().unwrap();
+        let request = decode(command.require("request").unwrap().byte_array().unwrap());
+        let root = request.root().unwrap();
+        let callable =
+            if root.is("hudson.FilePath$FileCallableWrapper") { root.require("callable").unwrap() } else { root };
+        let handler = command.require("classLoaderProxy").unwrap().require("h").unwrap();
+        if callable.class_name().starts_with("hudson.remoting.") {
+            continue;
+        }
+        assert_eq!(class_loader(callable), Some(handler.int("oid").unwrap()), "{}", callable.class_name());
+        checked += 1;
+    }
+    assert!(checked > 100, "{checked}");
 }

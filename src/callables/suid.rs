@@ -56,7 +56,16 @@ pub enum ClassFileError {
     /// The class declares a `serialVersionUID` whose value only its code knows.
     #[error("the class computes its serialVersionUID when it is loaded")]
     NotConstant,
+    /// The text that a default `serialVersionUID` is the hash of is out of all proportion.
+    #[error("the class's members have {MAX_SHAPE} bytes of names and types or more")]
+    TooLarge,
+    /// No method of the wanted name returns one of the wanted types.
+    #[error("the class has no such method")]
+    NoSuchMethod,
 }
+
+/// Most bytes that are hashed. Members may share their names and types, so that these are longer than the class file.
+const MAX_SHAPE: usize = 16 << 20;
 
 /// What a class file says of a class's serialized form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,9 +94,23 @@ pub fn class_uid(class_file: &[u8]) -> Result<ClassUid, ClassFileError> {
     } else if class.is_record {
         (0, false)
     } else {
-        (class.default_uid(), false)
+        (class.default_uid()?, false)
     };
     Ok(ClassUid { name, uid, is_declared })
+}
+
+/// Which of these types (field descriptors, such as `Ljava/util/Map;`) a method of this name returns, by its index.
+///
+/// # Errors
+/// If this is not a class file, or no method of the name returns any of them.
+pub fn returned(class_file: &[u8], method: &str, types: &[&str]) -> Result<usize, ClassFileError> {
+    let class = Class::read(class_file)?;
+    let named = |member: &&Member<'_>| member.name == method.as_bytes();
+    let returns = |member: &Member<'_>| {
+        let parenthesis = member.descriptor.iter().rposition(|byte| *byte == b')')?;
+        types.iter().position(|wanted| wanted.as_bytes() == &member.descriptor[parenthesis + 1..])
+    };
+    class.methods.iter().filter(named).find_map(returns).ok_or(ClassFileError::NoSuchMethod)
 }
 
 fn dotted(name: &[u8]) -> Vec<u8> {
@@ -314,7 +337,13 @@ impl<'a> Class<'a> {
     /// `ObjectStreamClass.computeDefaultSUID`.
     ///
     /// Java sorts names as UTF-16; the order of modified UTF-8 is the same, but for NUL, which no name has.
-    fn default_uid(&self) -> i64 {
+    fn default_uid(&self) -> Result<i64, ClassFileError> {
+        let members = self.fields.iter().chain(&self.methods);
+        let size = members.map(|member| member.name.len() + member.descriptor.len()).sum::<usize>()
+            + self.interfaces.iter().map(|name| name.len()).sum::<usize>();
+        if size >= MAX_SHAPE {
+            return Err(ClassFileError::TooLarge);
+        }
         let mut out = Vec::new();
         let int = |out: &mut Vec<u8>, flags: u16| out.extend(u32::from(flags).to_be_bytes());
 
@@ -384,7 +413,7 @@ impl<'a> Class<'a> {
 
         let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &out);
         let first = hash.as_ref().iter().take(8);
-        first.rev().fold(0, |uid, byte| uid << 8 | i64::from(*byte))
+        Ok(first.rev().fold(0, |uid, byte| uid << 8 | i64::from(*byte)))
     }
 }
 
@@ -392,6 +421,32 @@ impl<'a> Class<'a> {
 fn utf(out: &mut Vec<u8>, text: &[u8]) {
     out.extend((text.len() as u16).to_be_bytes());
     out.extend(text);
+}
+
+/// A class file with nothing but methods.
+#[cfg(test)]
+pub(crate) fn class_file_of(name: &str, methods: &[(&str, &str)]) -> Vec<u8> {
+    let mut texts = vec![name];
+    methods.iter().for_each(|(name, descriptor)| texts.extend([name, descriptor]));
+    // Constants: the class, then the texts.
+    let mut out = vec![0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, 52];
+    out.extend((texts.len() as u16 + 2).to_be_bytes());
+    out.extend([7, 0, 2]);
+    for text in texts {
+        out.push(1);
+        utf(&mut out, text.replace('.', "/").as_bytes());
+    }
+    // Public, this class, no superclass, no interfaces, no fields.
+    out.extend([0, 1, 0, 1, 0, 0, 0, 0, 0, 0]);
+    out.extend((methods.len() as u16).to_be_bytes());
+    for index in 0..methods.len() as u16 {
+        out.extend([0, 1]);
+        out.extend((3 + 2 * index).to_be_bytes());
+        out.extend((4 + 2 * index).to_be_bytes());
+        out.extend([0, 0]);
+    }
+    out.extend([0, 0]);
+    out
 }
 
 #[cfg(test)]
@@ -428,6 +483,34 @@ mod tests {
     }
 
     #[test]
+    fn methods_tell_what_they_return() {
+        let fixtures = class_file("java8", "Fixtures");
+        assert_eq!(returned(&fixtures, "compareTo", &["J", "I"]), Ok(1));
+        assert_eq!(returned(&fixtures, "compareTo", &["(I)I"]), Err(ClassFileError::NoSuchMethod));
+        assert_eq!(returned(&fixtures, "comparedTo", &["I"]), Err(ClassFileError::NoSuchMethod));
+        // A bridge method has the name too.
+        let methods = [("call", "()Ljava/lang/Object;"), ("odd", ")"), ("call", "(LSet;)LMap;"), ("odd", "LSet;")];
+        let built = class_file_of("a.B", &methods);
+        assert_eq!(returned(&built, "call", &["LSet;", "LMap;"]), Ok(1));
+        assert_eq!(returned(&built, "odd", &["LSet;", "LMap;"]), Err(ClassFileError::NoSuchMethod));
+        assert_eq!(class_uid(&built).unwrap().name, b"a.B");
+    }
+
+    #[test]
+    fn members_that_share_a_long_name_are_not_hashed_for_ever() {
+        let long = "x".repeat(60_000);
+        let mut class_file = class_file_of("a.B", &[(&long, "()V")]);
+        // Count, method, and no attributes.
+        let end = class_file.len() - 12;
+        let method = class_file[end + 2..end + 10].to_vec();
+        class_file.truncate(end);
+        class_file.extend(1_000_u16.to_be_bytes());
+        class_file.extend(method.repeat(1_000));
+        class_file.extend([0, 0]);
+        assert_eq!(class_uid(&class_file), Err(ClassFileError::TooLarge));
+    }
+
+    #[test]
     fn a_class_file_that_ends_early_is_an_error() {
         let bytes = class_file("java17", "Fixtures$Lambda");
         assert_eq!(class_uid(&bytes[..3]), Err(ClassFileError::Magic));
@@ -455,6 +538,7 @@ mod tests {
                 bytes[at] = byte;
             }
             let _ = class_uid(&bytes);
+            let _ = returned(&bytes, "compareTo", &["I"]);
         }
     }
 }

@@ -480,7 +480,22 @@ impl MethodCall<'_> {
     /// The stream of the `UserRPCRequest`; `arguments` adds the arguments to it.
     pub fn stream(&self, loader: Loader, arguments: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>) -> Bytes {
         let mut graph = Graph::with_loader(loader);
-        let base = request_desc(&mut graph);
+        let rpc = Self::rpc_desc(&mut graph);
+        let user = "hudson.remoting.RemoteInvocationHandler$UserRPCRequest";
+        let user = graph.serializable(user, -9185841650347902580, &[], Some(rpc));
+        self.encode(graph, user, 0, arguments)
+    }
+
+    /// The bare `RPCRequest`, a command of its own, which a method of remoting's own objects is called by: the value
+    /// in its `Response` is bare too.
+    pub fn request(&self, id: i32, arguments: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>) -> Bytes {
+        let mut graph = Graph::default();
+        let rpc = Self::rpc_desc(&mut graph);
+        self.encode(graph, rpc, id, arguments)
+    }
+
+    fn rpc_desc(graph: &mut Graph) -> NodeId {
+        let base = request_desc(graph);
         let fields = [
             ("arguments", "[Ljava/lang/Object;"),
             ("declaringClassName", "Ljava/lang/String;"),
@@ -489,16 +504,24 @@ impl MethodCall<'_> {
             ("types", "[Ljava/lang/String;"),
         ];
         let rpc = "hudson.remoting.RemoteInvocationHandler$RPCRequest";
-        let rpc = graph.serializable(rpc, 1, &fields, Some(base));
-        let user = "hudson.remoting.RemoteInvocationHandler$UserRPCRequest";
-        let user = graph.serializable(user, -9185841650347902580, &[], Some(rpc));
+        graph.serializable(rpc, 1, &fields, Some(base))
+    }
+
+    fn encode(
+        &self,
+        mut graph: Graph,
+        desc: NodeId,
+        id: i32,
+        arguments: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>,
+    ) -> Bytes {
         let arguments = arguments(&mut graph);
         let arguments = graph.array("[Ljava.lang.Object;", -8012369246846506644, &arguments);
         let interface = graph.string(self.interface);
         let method = graph.string(self.method);
         let types = graph.string_array(self.types);
         let object = graph
-            .object(user)
+            .object(desc)
+            .set("id", Value::Int(id))
             .set("oid", Value::Int(self.oid))
             .set_ref("arguments", arguments)
             .set_ref("declaringClassName", interface)
@@ -529,8 +552,11 @@ fn response(mut graph: Graph, id: i32, last_io: i32, value: Option<NodeId>, exce
     graph.encode_one(Some(object))
 }
 
+/// What a bare request is answered with: a value, built into the response's own graph, or an exception.
+pub type Plain<'a> = Result<&'a dyn Fn(&mut Graph) -> Option<NodeId>, &'a Throw>;
+
 /// `Response` to a bare request: the value itself, or the exception itself.
-pub fn plain_response(id: i32, last_io: i32, result: Result<&dyn Fn(&mut Graph) -> Option<NodeId>, &Throw>) -> Bytes {
+pub fn plain_response(id: i32, last_io: i32, result: Plain<'_>) -> Bytes {
     let mut graph = Graph::default();
     let (value, exception) = match result {
         Ok(build) => (build(&mut graph), None),
@@ -663,19 +689,41 @@ impl Grant {
 /// Oids of the class loaders that a user request's or answer's stream introduces in its class annotations
 /// (`MultiClassLoaderSerializer`: -2 and the oid of a loader that the sender exports for this).
 pub fn introduced_loaders(graph: &Graph) -> Vec<i32> {
-    const TAG_EXPORTED: i32 = -2;
-    let annotations = graph.nodes().iter().filter_map(|node| match node {
+    graph.nodes().iter().filter_map(|node| introduced(graph, node)).collect()
+}
+
+/// `MultiClassLoaderSerializer.TAG_EXPORTED_CLASSLOADER`
+const TAG_EXPORTED: i32 = -2;
+
+/// What a class descriptor is annotated with.
+fn annotation<'g>(graph: &'g Graph, node: &'g Node) -> Option<&'g [u8]> {
+    let content = match node {
         Node::ClassDesc(desc) => desc.annotation.first(),
         Node::ProxyDesc(desc) => desc.annotation.first(),
         _ => None,
-    });
-    annotations
-        .filter_map(|content| match content {
-            Content::Block { data, .. } => {
-                let bytes = graph.bytes(data);
-                (block_int(bytes, 0) == Some(TAG_EXPORTED)).then(|| block_int(bytes, 4)).flatten()
-            }
-            _ => None,
-        })
-        .collect()
+    };
+    match content? {
+        Content::Block { data, .. } => Some(graph.bytes(data)),
+        _ => None,
+    }
+}
+
+fn introduced(graph: &Graph, node: &Node) -> Option<i32> {
+    let bytes = annotation(graph, node).filter(|bytes| block_int(bytes, 0) == Some(TAG_EXPORTED))?;
+    block_int(bytes, 4)
+}
+
+/// The sender's class loader that an object's class comes from (`MultiClassLoaderSerializer.Input.readClassLoader`);
+/// `None` if it is the receiver's own matter.
+pub fn class_loader(object: View<'_>) -> Option<i32> {
+    let graph = object.graph();
+    let node = graph.node(object.desc()?);
+    match introduced(graph, node) {
+        Some(oid) => Some(oid),
+        // An index into those that were introduced before.
+        None => {
+            let index = usize::try_from(block_int(annotation(graph, node)?, 0)?).ok()?;
+            graph.nodes().iter().filter_map(|node| introduced(graph, node)).nth(index)
+        }
+    }
 }

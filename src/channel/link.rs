@@ -18,8 +18,8 @@ use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
 use super::command::{Grant, MethodCall, StreamKind, StreamOp, read_buffer};
-use super::state::{Channel, CloseReason, End, Event};
-use super::throw::Throw;
+use super::state::{Channel, CloseReason, End, Event, Liveness};
+use super::throw::{Cancelled, Throw};
 use crate::object::{AccessError, Graph, Loader, NodeId, View};
 
 pub use super::command::remote_output_stream;
@@ -30,6 +30,8 @@ const CHUNK: usize = 64 << 10;
 const MAX_QUEUED: usize = 1 << 20;
 /// Most bytes that one read of the peer's is given.
 const MAX_READ: usize = 64 << 10;
+/// Largest class file that is taken from the controller.
+const MAX_CLASS_FILE: usize = 1 << 20;
 /// How long an answer to a call of ours may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -183,6 +185,11 @@ impl Link {
         })
     }
 
+    /// From now on the peer's silence is judged by this; takes effect at the next [`tick`](Self::tick).
+    pub fn set_liveness(&self, liveness: Liveness) {
+        self.lock().channel.set_liveness(liveness);
+    }
+
     /// The connection has ended.
     pub fn lost(self: &Arc<Self>, why: impl Into<String>) {
         self.with(|state| state.channel.lost(why));
@@ -262,6 +269,8 @@ impl Link {
                 Event::Answer { id, result } => {
                     if let Some(slot) = state.answers.get_mut(&id) {
                         *slot = Some(result);
+                    } else if let Err(error) = result {
+                        tracing::debug!("the controller failed a call {id} that nobody waits for: {error}");
                     }
                 }
                 Event::Warning(warning) => tracing::warn!("{warning}"),
@@ -496,6 +505,18 @@ impl Link {
         }
     }
 
+    /// Sends a callable whose answer nobody waits for: its object stream, and the class loader of the controller's that
+    /// resolves its classes. Does not block. Does nothing on a channel that has ended, or that is so far behind that
+    /// streams pause.
+    pub fn call_and_forget(&self, loader: i32, label: &str, request: Bytes) {
+        let mut state = self.lock();
+        if state.channel.queued_bytes() <= MAX_QUEUED {
+            state.channel.call_user_with(loader, label, request);
+        }
+        drop(state);
+        self.transmit.notify_one();
+    }
+
     /// Waits for the answer to a call of ours.
     fn answer(
         &self,
@@ -523,8 +544,8 @@ impl Link {
                 state.channel.cancel_call(id);
                 drop(state);
                 self.transmit.notify_one();
-                let kind = if gone.is_some() { io::ErrorKind::Interrupted } else { io::ErrorKind::TimedOut };
-                Err(io::Error::new(kind, "the controller did not answer in time").into())
+                let late = || io::Error::new(io::ErrorKind::TimedOut, "the controller did not answer in time");
+                Err(if gone.is_some() { io::Error::from(Cancelled) } else { late() }.into())
             }
         }
     }
@@ -588,6 +609,31 @@ impl Caller {
             return Loader::None;
         }
         self.loader.map_or(Loader::None, Loader::Receivers)
+    }
+
+    /// The class loader of the controller's that came with the request.
+    pub fn loader_oid(&self) -> Option<i32> {
+        self.loader
+    }
+
+    /// The class file of a class, by its binary name, from the class loader that came with the request
+    /// (`RemoteClassLoader.IClassLoader.fetch`). Blocks, for a minute at most: not for the thread that reads the
+    /// channel.
+    ///
+    /// # Errors
+    /// If there is none of at most a mebibyte, the call is cancelled, the channel ends or no answer comes.
+    pub fn fetch_class(&self, name: &str) -> Result<Bytes, RemoteError> {
+        let Some(oid) = self.loader else {
+            return Err(io::Error::other("the request came without a class loader").into());
+        };
+        let interface = "hudson.remoting.RemoteClassLoader$IClassLoader";
+        let call = MethodCall { oid, interface, method: "fetch", types: &["java.lang.String"] };
+        let call = |state: &mut State| state.channel.call_rpc(&call, |graph| vec![Some(graph.string(name))]);
+        let answer = self.link.answer(call, Some(self))?;
+        let class_file = answer.root().and_then(|array| array.byte_array().ok());
+        class_file.filter(|bytes| bytes.len() <= MAX_CLASS_FILE).ok_or_else(|| {
+            io::Error::other(format!("the controller's answer is no class file of {name} of at most 1 MiB")).into()
+        })
     }
 
     /// Answers the request with the stream of a value, or an exception. Only the first answer counts.
@@ -733,7 +779,7 @@ impl Handle {
             return Some(Room::Failed(closed_error(state.reason.as_ref())));
         }
         if self.caller.is_cancelled() {
-            return Some(Room::Failed(io::Error::new(io::ErrorKind::Interrupted, "the call was cancelled")));
+            return Some(Room::Failed(Cancelled.into()));
         }
         let Some(available) = state.channel.window(self.oid) else {
             let text = "the controller can no longer write to its end of the stream";
@@ -828,7 +874,7 @@ impl RemoteOutput {
             // A cancelled call ends by the channel's own events; it must not wait for one here.
             let written = tokio::select! {
                 written = written => written,
-                () = handle.caller.cancelled() => Err(io::Error::new(io::ErrorKind::Interrupted, "the call was cancelled")),
+                () = handle.caller.cancelled() => Err(Cancelled.into()),
             }?;
             rest.advance(written);
             handle.link().transmit.notify_one();
@@ -858,9 +904,9 @@ impl RemoteOutput {
     }
 }
 
-/// Blocks while the controller's window or the connection is full. Fails with [`io::ErrorKind::Interrupted`] when the
-/// call that opened the stream was cancelled, with [`io::ErrorKind::BrokenPipe`] when the channel has ended or the
-/// controller can't write to its end. Every write is a command: buffer small ones.
+/// Blocks while the controller's window or the connection is full. Fails with [`Cancelled`] when the call that opened
+/// the stream was cancelled, with [`io::ErrorKind::BrokenPipe`] when the channel has ended or the controller can't write
+/// to its end. Every write is a command: buffer small ones.
 impl io::Write for RemoteOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.is_empty() {
@@ -939,9 +985,7 @@ impl io::Read for PipeReader {
             match &pipe.end {
                 Some(Ok(())) => Some(Ok(0)),
                 Some(Err(error)) => Some(Err(io::Error::other(error.clone()))),
-                None if self.caller.is_cancelled() => {
-                    Some(Err(io::Error::new(io::ErrorKind::Interrupted, "the call was cancelled")))
-                }
+                None if self.caller.is_cancelled() => Some(Err(Cancelled.into())),
                 None => None,
             }
         });

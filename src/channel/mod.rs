@@ -18,4 +18,4 @@ pub use link::{
     remote_output_stream,
 };
 pub use state::{Channel, CloseReason, Event, Liveness};
-pub use throw::{Throw, ThrowClass, plain};
+pub use throw::{Cancelled, Throw, ThrowClass, plain};

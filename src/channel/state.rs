@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::command::{self, Answered, Command, Grant, StreamKind, StreamOp};
+use super::command::{self, Answered, Command, Grant, MethodCall, StreamKind, StreamOp};
 use super::throw::{Throw, ThrowClass};
 use crate::frame::Capability;
 use crate::object::{Graph, Limits, Loader, Node, NodeId, View};
@@ -224,6 +224,11 @@ impl Channel {
     /// The peer's capability.
     pub fn peer(&self) -> Capability {
         self.peer
+    }
+
+    /// From now on the peer's silence is judged by this.
+    pub fn set_liveness(&mut self, liveness: Liveness) {
+        self.liveness = liveness;
     }
 
     /// The next event.
@@ -611,9 +616,12 @@ impl Channel {
     }
 
     /// Answers a bare request with a value itself, or an exception.
-    pub fn respond_plain(&mut self, id: i32, result: Result<&dyn Fn(&mut Graph) -> Option<NodeId>, &Throw>) {
-        let last_io = self.executing.remove(&id).map_or(0, |executing| executing.last_io);
-        self.send(command::plain_response(id, last_io, result));
+    pub fn respond_plain(&mut self, id: i32, result: command::Plain<'_>) {
+        let executing = self.executing.remove(&id).unwrap_or_default();
+        for (_, grant) in &executing.grants {
+            self.give_back(*grant);
+        }
+        self.send(command::plain_response(id, executing.last_io, result));
     }
 
     /// Gives back what was granted and not used.
@@ -705,9 +713,32 @@ impl Channel {
 
     /// Sends a user request of ours; `None` if the channel is closed, or too young to know a class loader.
     pub fn call_user(&mut self, label: &str, request: Bytes) -> Option<i32> {
-        let loader = self.home_loader.filter(|_| !self.is_closed())?;
+        let loader = self.home_loader?;
+        self.call_user_with(loader, label, request)
+    }
+
+    /// Sends a user request of ours whose classes a class loader of the peer's resolves; `None` if the channel is
+    /// closed.
+    pub fn call_user_with(&mut self, loader: i32, label: &str, request: Bytes) -> Option<i32> {
+        if self.is_closed() {
+            return None;
+        }
         let id = self.new_call();
         self.send(command::user_request(id, 0, loader, request, label));
+        Some(id)
+    }
+
+    /// Calls a method of one of the peer's own objects by a bare request; `None` if the channel is closed.
+    pub fn call_rpc(
+        &mut self,
+        call: &MethodCall<'_>,
+        arguments: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>,
+    ) -> Option<i32> {
+        if self.is_closed() {
+            return None;
+        }
+        let id = self.new_call();
+        self.send(call.request(id, arguments));
         Some(id)
     }
 

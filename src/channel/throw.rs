@@ -258,17 +258,59 @@ pub fn proxy_exception(throw: &Throw, graph: &mut Graph) -> NodeId {
     built.unwrap_or_else(|| graph.string("unreachable: a chain has at least one exception"))
 }
 
+/// Why a stream that a call has opened fails once the controller has cancelled that call.
+///
+/// It comes inside an [`io::Error`] of the kind `ConnectionAborted`, and not as `Interrupted`: that is what the standard
+/// library's loops take for a reason to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the call was cancelled")]
+pub struct Cancelled;
+
+impl Cancelled {
+    /// Whether this is why something failed.
+    pub fn is_why(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Cancelled>())
+    }
+}
+
+impl From<Cancelled> for io::Error {
+    fn from(cancelled: Cancelled) -> io::Error {
+        io::Error::new(io::ErrorKind::ConnectionAborted, cancelled)
+    }
+}
+
 impl From<io::Error> for Throw {
     fn from(error: io::Error) -> Throw {
-        match error.kind() {
-            io::ErrorKind::Interrupted => Throw::interrupted(),
-            _ => Throw::io(plain(&error)),
-        }
+        if Cancelled::is_why(&error) { Throw::interrupted() } else { Throw::io(plain(&error)) }
     }
 }
 
 impl From<AccessError> for Throw {
     fn from(error: AccessError) -> Throw {
         Throw::io(format!("this agent does not understand the request: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The standard library's loops go on after `Interrupted`.
+    #[test]
+    fn a_cancelled_call_is_an_error_that_loops_end_at() {
+        struct Stream;
+        impl io::Write for Stream {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(Cancelled.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let error = io::copy(&mut &b"contents"[..], &mut io::BufWriter::with_capacity(1, Stream)).unwrap_err();
+        assert_eq!(Throw::from(error).class, ThrowClass::Interrupted);
+        let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
+        assert_eq!(Throw::from(aborted).class, ThrowClass::Io);
     }
 }

@@ -111,18 +111,6 @@ fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
     environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
 }
 
-/// Whether what a build runs, or the controller asks for, may see this variable. `JENKINS_SECRET` is
-/// hidden, and `REMOTING_OPTS` where it carries a secret or credentials.
-pub fn visible_to_builds(name: &str, value: &str) -> bool {
-    match name {
-        "JENKINS_SECRET" => false,
-        "REMOTING_OPTS" => {
-            !["secret", "credentials", "websocketheader"].iter().any(|word| value.to_ascii_lowercase().contains(word))
-        }
-        _ => true,
-    }
-}
-
 /// The script's command line, in its order.
 fn parse_environment(
     environment: &Environment,

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::config::{CertSource, Config, Transport};
 use super::milestones;
+use super::run::Environment;
 use crate::discovery::{Discovery, Endpoint, HostPort};
 use crate::frame::Capability;
 use crate::transport::dial::Dialer;
@@ -40,12 +41,15 @@ fn configuration(what: &'static str, why: impl ToString) -> ConnectError {
 }
 
 impl Connector {
-    /// Takes what the configuration says about connecting.
+    /// Takes what the configuration and the environment say about connecting.
     ///
     /// # Errors
     /// If a URL, a certificate, an identity or credentials can't be used.
-    pub fn new(config: &Config) -> Result<Connector, ConnectError> {
-        let variable = |name: &str| std::env::var_os(name).map(Into::into);
+    pub fn new(config: &Config, environment: &Environment) -> Result<Connector, ConnectError> {
+        let variable = |name: &str| {
+            let found = environment.iter().find(|(variable, _)| variable == name);
+            found.map(|(_, value)| value.into())
+        };
         let certs = config.certs.iter().map(|cert| match cert {
             CertSource::File(path) => format!("@{}", path.display()),
             CertSource::Pem(text) => text.clone(),
@@ -65,7 +69,7 @@ impl Connector {
         let identity = identity.map_err(|cause| ConnectError::new("reading -instanceIdentity", "", cause))?;
         let urls = config.urls.iter().map(|url| ControllerUrl::parse(url)).collect::<Result<Vec<_>, _>>()?;
         let name = config.name.clone().unwrap_or_default();
-        let environment = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+        let environment = environment.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
         let dialer = Dialer {
             proxies: Proxies::from_env(environment),
             proxy_credentials: basic(&config.proxy_credentials, "reading -proxyCredentials")?,
@@ -114,6 +118,14 @@ impl Connector {
     /// Whether a connection that ends is followed by another.
     pub fn can_reconnect(&self) -> bool {
         matches!(self.transport, Transport::Tcp | Transport::WebSocket | Transport::Direct(_))
+    }
+
+    /// The beginning of a page of the controller's, by its whole URL.
+    ///
+    /// # Errors
+    /// Why it can't be had.
+    pub async fn page(&self, url: &str) -> Result<Vec<u8>, ConnectError> {
+        self.discovery.page(url).await
     }
 
     /// One attempt.
@@ -221,4 +233,50 @@ async fn accept_one(file: &std::path::Path) -> io::Result<TcpStream> {
     let (stream, _) = accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::logging;
+    use crate::session::config::LogFormat;
+    use crate::session::testing;
+    use crate::transport::proxy::Decision;
+
+    fn config(transport: Transport, url: &str) -> Config {
+        Config { transport, urls: vec![url.to_owned()], ..testing::config() }
+    }
+
+    #[test]
+    fn proxies_and_trust_are_those_of_the_environment_given() {
+        let environment = [("https_proxy", "http://proxy:3128"), ("no_proxy", "b"), ("SSL_CERT_FILE", "/nonexistent")];
+        let environment = environment.map(|(name, value)| (name.into(), value.into()));
+        let connector = Connector::new(&config(Transport::WebSocket, "https://a/"), &environment).unwrap();
+        let proxies = &connector.discovery.dialer.proxies;
+        assert!(matches!(proxies.decide(Scheme::Https, "a", 443), Decision::Via { .. }));
+        assert!(matches!(proxies.decide(Scheme::Https, "b", 443), Decision::Direct { .. }));
+        let error = connector.discovery.tls.roots().unwrap_err().to_string();
+        assert!(error.contains("/nonexistent"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_or_identity_that_others_can_read_is_warned_of_once() {
+        let pinned = || {
+            let identity = crate::demo::controller::IDENTITY.trim();
+            let identity = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, identity).unwrap();
+            Config { instance_identity: Some(identity), ..config(Transport::Tcp, "http://a/") }
+        };
+        for (config, warned) in [
+            (config(Transport::WebSocket, "http://a/"), Some("the agent's secret")),
+            (config(Transport::Tcp, "http://a/"), Some("the controller's identity")),
+            (config(Transport::WebSocket, "https://a/"), None),
+            (config(Transport::WebSocket, "http://127.0.0.1/"), None),
+            (pinned(), None),
+        ] {
+            let log = logging::capture(LogFormat::Text, || drop(Connector::new(&config, &[]).unwrap()));
+            let warnings: Vec<_> = log.lines().filter(|line| line.starts_with("WARN")).collect();
+            assert_eq!(warnings.len(), usize::from(warned.is_some()), "{log}");
+            assert!(warned.is_none_or(|what| warnings[0].contains(what)), "{log}");
+        }
+    }
 }

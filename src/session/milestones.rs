@@ -53,25 +53,6 @@ pub fn locating_server(urls: &[String]) {
     status(format_args!("Locating server among {}", list(urls)));
 }
 
-/// `Engine.innerRun`, when discovery failed and is tried again.
-pub fn could_not_locate_server(urls: &[String], wait: Duration, cause: &dyn Display) {
-    status(format_args!(
-        "Could not locate server among {}; waiting {} before retry: {cause}",
-        list(urls),
-        duration::format(wait)
-    ));
-}
-
-/// `Engine.innerRun`, when no URL led to an endpoint.
-pub fn could_not_resolve_server(urls: &[String]) {
-    status(format_args!("Could not resolve server among {}", list(urls)));
-}
-
-/// `JnlpAgentEndpointResolver.resolve`.
-pub fn server_accepts_protocols(names: &[String]) {
-    status(format_args!("Remoting server accepts the following protocols: {}", list(names)));
-}
-
 /// `JnlpAgentEndpointResolver.resolve`, with `-tunnel`.
 pub fn tunneling() {
     status("Remoting TCP connection tunneling is enabled. Skipping the TCP Agent Listener Port availability check");
@@ -99,21 +80,6 @@ pub fn trying_protocol(name: &str) {
     status(format_args!("Trying protocol: {name}"));
 }
 
-/// `Engine.innerRun`.
-pub fn protocol_not_supported(name: &str) {
-    status(format_args!("Server reports protocol {name} not supported, skipping"));
-}
-
-/// `Engine.innerRun`.
-pub fn protocol_not_enabled(name: &str) {
-    status(format_args!("Protocol {name} is not enabled, skipping"));
-}
-
-/// `Engine.innerRun`.
-pub fn protocol_failed(name: &str, cause: &dyn Display) {
-    status(format_args!("Protocol {name} failed to establish channel: {cause}"));
-}
-
 /// `Engine.EngineJnlpConnectionStateListener.beforeProperties`; the fingerprint.
 pub fn remote_identity_confirmed(fingerprint: &str) {
     status(format_args!("Remote identity confirmed: {fingerprint}"));
@@ -122,16 +88,6 @@ pub fn remote_identity_confirmed(fingerprint: &str) {
 /// `Engine.runWebSocket`.
 pub fn websocket_open() {
     status("WebSocket connection open");
-}
-
-/// `Engine.runWebSocket`'s transport.
-pub fn write_side_closed() {
-    status("Write side closed");
-}
-
-/// `Engine.runWebSocket`'s transport.
-pub fn read_side_closed() {
-    status("Read side closed");
 }
 
 /// The channel is up.
@@ -147,11 +103,6 @@ pub fn terminated() {
 /// `Engine.succeedsWithRetries`.
 pub fn failed_to_connect(cause: &dyn Display) {
     status(format_args!("Failed to connect: {cause}"));
-}
-
-/// `Engine.pingSuccessful`; what it answered, or the error.
-pub fn not_ready(url: &str, cause: &dyn Display) {
-    status(format_args!("{url} is not ready: {cause}"));
 }
 
 /// `Engine.ExponentialRetry.next`.
@@ -189,7 +140,6 @@ mod tests {
             using_work_dir(Path::new("/w/remoting"));
             logs_printed_to(Path::new("/w/remoting"));
             locating_server(&urls);
-            could_not_locate_server(&urls, Duration::from_secs(10), &"refused");
             agent_discovery_successful("h", 50000, "aa:bb");
             handshaking();
             connecting_to("h", 50000);
@@ -210,7 +160,6 @@ mod tests {
                 "INFO: Using /w/remoting as a remoting work directory",
                 "INFO: Both error and output logs will be printed to /w/remoting",
                 "INFO: Locating server among [http://a/, http://b/]",
-                "INFO: Could not locate server among [http://a/, http://b/]; waiting 10 seconds before retry: refused",
                 "INFO: Agent discovery successful",
                 "  Agent address: h",
                 "  Agent port:    50000",

@@ -11,8 +11,10 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::callables::{Agent, dispatch, recorded};
-use crate::channel::command::{Answered, Command, StreamKind, StreamOp, ack, cancel, chunk, eof, user_request};
-use crate::channel::{Channel, Link, Liveness, remote_output_stream};
+use crate::channel::command::{
+    Answered, Command, StreamKind, StreamOp, ack, cancel, chunk, eof, plain_response, user_request,
+};
+use crate::channel::{Channel, Link, Liveness, Throw, remote_output_stream};
 use crate::files::testing::tree;
 use crate::frame::Capability;
 use crate::object::{Content, Data, Graph, Limits, Loader, NodeId, Value, sc};
@@ -122,6 +124,9 @@ impl Controller {
                             Answered::Value(_) => panic!("a bare value"),
                         };
                         return answer;
+                    }
+                    Command::Rpc { id, .. } => {
+                        self.receive(plain_response(id, 0, Err(&Throw::io("no such class"))));
                     }
                     Command::Ack { size, .. } => credit += size as usize,
                     _ => {}

@@ -20,44 +20,17 @@ use crate::object::View;
 /// Each write to a stream of the controller's is a command.
 const PIECE: usize = 64 * 1024;
 
-/// A stream of the controller's, for code that takes `Interrupted` for a reason to try again, as the standard
-/// library's does: here it means that the call was cancelled.
-struct Uninterrupted<S>(S);
-
-fn final_error(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::Interrupted => io::Error::other(error.to_string()),
-        _ => error,
-    }
-}
-
-impl<S: Write> Write for Uninterrupted<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(final_error)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(final_error)
-    }
-}
-
-impl<S: Read> Read for Uninterrupted<S> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(final_error)
-    }
-}
-
-type Output = BufWriter<Uninterrupted<RemoteOutput>>;
+type Output = BufWriter<RemoteOutput>;
 
 /// Lets `work` write to a stream of the controller's and closes that. If it failed, so does who reads there.
 fn send<T>(call: &Call, stream: View<'_>, work: impl FnOnce(&mut Output) -> Result<T, Throw>) -> Result<T, Throw> {
-    let mut out = BufWriter::with_capacity(PIECE, Uninterrupted(call.output(stream)?));
+    let mut out = BufWriter::with_capacity(PIECE, call.output(stream)?);
     let result = work(&mut out).and_then(|value| {
         out.flush()?;
         Ok(value)
     });
     // What a failed call had still buffered is of no use to anybody.
-    let (Uninterrupted(out), _) = out.into_parts();
+    let (out, _) = out.into_parts();
     let result = interrupted(call, result);
     // An error of this means that the channel is gone, and then nobody waits for anything.
     let _ = match &result {
@@ -71,9 +44,9 @@ fn send<T>(call: &Call, stream: View<'_>, work: impl FnOnce(&mut Output) -> Resu
 fn receive<R: Read, T>(
     call: &Call,
     stream: R,
-    work: impl FnOnce(&mut BufReader<Uninterrupted<R>>) -> Result<T, Throw>,
+    work: impl FnOnce(&mut BufReader<R>) -> Result<T, Throw>,
 ) -> Result<T, Throw> {
-    interrupted(call, work(&mut BufReader::with_capacity(PIECE, Uninterrupted(stream))))
+    interrupted(call, work(&mut BufReader::with_capacity(PIECE, stream)))
 }
 
 /// Whatever fails in a cancelled call fails because of that.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::callables::{Throw, ThrowClass, plain};
+use crate::channel::Cancelled;
 use crate::files::archive::Compression;
 use crate::files::links::{has_symlink, is_in_tmp_dir};
 use crate::files::scan::DirScanner;
@@ -251,7 +252,7 @@ impl From<Error> for Throw {
         }
         match error {
             Error::Io { path, source, .. } => Throw::file(&source, &path),
-            Error::Stream { source, .. } if source.kind() == std::io::ErrorKind::Interrupted => Throw::interrupted(),
+            Error::Stream { source, .. } if Cancelled::is_why(&source) => Throw::interrupted(),
             Error::Stream { operation, source } => Throw::io(format!("Failed to {operation}: {}", plain(&source))),
             Error::Argument(message) => Throw::new(ThrowClass::IllegalArgument, message),
             Error::BoundReached { .. } => Throw::new(ThrowClass::Interrupted, error.to_string()),

@@ -112,6 +112,7 @@ struct State {
     asked: Vec<String>,
     complaints: Vec<String>,
     manners: Manners,
+    class_files: HashMap<String, Bytes>,
     closing: bool,
     closed: Option<String>,
     cut: bool,
@@ -169,6 +170,7 @@ impl End {
                 asked: Vec::new(),
                 complaints: Vec::new(),
                 manners: Manners::default(),
+                class_files: HashMap::new(),
                 closing: false,
                 closed: None,
                 cut: false,
@@ -254,6 +256,11 @@ impl End {
         .await
     }
 
+    /// Waits until nothing is to be read any more.
+    pub(super) async fn deaf(&self) {
+        self.until(|end| end.lock().manners.deaf.then_some(())).await;
+    }
+
     /// Waits until the connection is to be cut without a word.
     pub(super) async fn cut_asked(&self) {
         self.until(|end| end.lock().cut.then_some(())).await;
@@ -264,6 +271,11 @@ impl End {
     /// Changes how the end behaves.
     pub fn behave(&self, change: impl FnOnce(&mut Manners)) {
         self.with(|state| change(&mut state.manners));
+    }
+
+    /// Lets all class loaders know a class.
+    pub fn define(&self, class: &str, class_file: impl Into<Bytes>) {
+        self.lock().class_files.insert(class.to_owned(), class_file.into());
     }
 
     /// Sends bytes as a command, whatever they are.
@@ -517,9 +529,12 @@ impl State {
         match command {
             Command::UserRequest { id, request, loader, .. } => self.user_request(id, request, loader, peer),
             Command::Rpc { id, graph, .. } => {
-                let method = graph.root().and_then(|root| root.string("methodName").ok().flatten().map(Into::into));
-                self.asked.push(method.unwrap_or_default());
-                self.answer(command::plain_response(id, 0, Err(&unsupported())));
+                let (method, class_file) = self.rpc(graph.root());
+                self.asked.push(method);
+                self.answer(match class_file {
+                    Some(bytes) => command::plain_response(id, 0, Ok(&|graph| Some(graph.byte_array(bytes.clone())))),
+                    None => command::plain_response(id, 0, Err(&unsupported())),
+                });
             }
             Command::Read { id, oid, length } => self.read(id, oid, length),
             Command::UnknownRequest { id, class } => {
@@ -560,6 +575,18 @@ impl State {
         }
     }
 
+    /// The name of a method that is called by a bare request; and if it asks a class loader for a class, its file.
+    fn rpc(&self, request: Option<View<'_>>) -> (String, Option<Bytes>) {
+        let method = request.and_then(|root| root.string("methodName").ok().flatten()).unwrap_or_default();
+        let class_file = request.filter(|_| method == "fetch").and_then(|root| {
+            let loader = self.exports.get(&root.int("oid").ok()?)?;
+            let name = root.require("arguments").ok()?.elements().ok()?.next()??;
+            let is_loader = matches!(loader.kind, Kind::Loader(_));
+            self.class_files.get(name.as_str().ok()?.as_ref()).filter(|_| is_loader).cloned()
+        });
+        (method.into_owned(), class_file)
+    }
+
     fn answer(&mut self, command: Bytes) {
         if self.manners.mute {
             return;
@@ -586,8 +613,9 @@ impl State {
         let ping = class == "hudson.remoting.PingThread$Ping";
         self.asked.push(class);
         let null = Graph::default().encode_one(None);
-        let result = if ping { Ok(null) } else { Err(unsupported()) };
-        self.answer(command::user_response(id, 0, peer, Loader::None, result.as_ref().map(Bytes::clone)));
+        let unsupported = unsupported();
+        let result = if ping { Ok(null) } else { Err(&unsupported) };
+        self.answer(command::user_response(id, 0, peer, Loader::None, result));
     }
 
     fn read(&mut self, id: i32, oid: i32, length: i32) {
