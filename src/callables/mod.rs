@@ -12,6 +12,7 @@ mod dispatch;
 pub mod durable_task;
 pub mod environment;
 mod file_path;
+pub mod junit;
 pub mod launcher;
 pub mod listener;
 pub mod monitors;
@@ -25,6 +26,7 @@ pub mod suid;
 #[allow(dead_code, reason = "each module's tests use a part of it")]
 pub(crate) mod testing;
 pub mod tools;
+pub mod utility_steps;
 mod version;
 mod virtual_file;
 
@@ -67,6 +69,8 @@ pub const TABLES: &[&[Entry]] = &[
     launcher::ENTRIES,
     durable_task::ENTRIES,
     tools::ENTRIES,
+    junit::ENTRIES,
+    utility_steps::ENTRIES,
 ];
 
 #[cfg(test)]

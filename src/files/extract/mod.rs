@@ -11,7 +11,7 @@
 //! with other names and (where Java fails) one that can't be written is replaced.
 
 mod root;
-mod tar_reader;
+pub(crate) mod tar_reader;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};

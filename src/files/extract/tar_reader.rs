@@ -19,7 +19,7 @@ const MAX_META: u64 = 1 << 20;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     File,
     Directory,
     Symlink,
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 
 /// One file of the archive; its data follows in the stream.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub kind: Kind,
     pub name: Vec<u8>,
     pub link: Vec<u8>,
@@ -49,7 +49,7 @@ struct Overrides {
     sparse: bool,
 }
 
-pub(super) struct TarReader<R> {
+pub(crate) struct TarReader<R> {
     input: R,
     /// Of the current entry's data, what has not been read yet.
     left: u64,
