@@ -12,6 +12,7 @@ mod dispatch;
 pub mod durable_task;
 pub mod environment;
 mod file_path;
+mod git;
 pub mod launcher;
 pub mod listener;
 pub mod monitors;
@@ -67,6 +68,7 @@ pub const TABLES: &[&[Entry]] = &[
     launcher::ENTRIES,
     durable_task::ENTRIES,
     tools::ENTRIES,
+    git::ENTRIES,
 ];
 
 #[cfg(test)]
