@@ -8,8 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::{HeaderMap, Uri};
+
 use crate::transport::dial::Dialer;
-use crate::transport::http::{self, ControllerUrl, Headers, Response};
+use crate::transport::http::{self, ControllerUrl, Response, header};
 use crate::transport::identity::InstanceIdentity;
 use crate::transport::jnlp4::PROTOCOL_NAME;
 use crate::transport::proxy::{Credentials, Scheme};
@@ -53,11 +55,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// The [`Cause`] for which this agent can't connect to that controller.
-    pub fn from_headers(headers: &Headers, url_host: &str, pinned: Option<&InstanceIdentity>) -> Result<Self, Cause> {
+    pub fn from_headers(headers: &HeaderMap, url_host: &str, pinned: Option<&InstanceIdentity>) -> Result<Self, Cause> {
         let ports = ["X-Jenkins-JNLP-Port", "X-Hudson-JNLP-Port"];
-        let found = ports.iter().find_map(|name| headers.get(name).map(|value| (*name, value)));
+        let found = ports.iter().find_map(|name| header(headers, name).map(|value| (*name, value)));
         let Some((port_header, port)) = found else {
-            return Err(match headers.get("X-Jenkins") {
+            return Err(match header(headers, "X-Jenkins") {
                 Some(version) => Cause::Protocol(format!(
                     "Jenkins {} answers, but without the port for agents (X-Jenkins-JNLP-Port)",
                     http::excerpt(version, 40)
@@ -66,8 +68,7 @@ impl Endpoint {
             });
         };
         let minimum_version = check_minimum_version(headers)?;
-        let protocols: Vec<String> = headers
-            .get("X-Jenkins-Agent-Protocols")
+        let protocols: Vec<String> = header(headers, "X-Jenkins-Agent-Protocols")
             .unwrap_or_default()
             .split(',')
             .map(str::trim)
@@ -78,7 +79,7 @@ impl Endpoint {
         if !protocols.is_empty() && !protocols.iter().any(|name| name == PROTOCOL_NAME) {
             return Err(Cause::ProtocolNotOffered { offered: http::excerpt(&protocols.join(", "), 200) });
         }
-        let identity = match (headers.get("X-Instance-Identity"), pinned) {
+        let identity = match (header(headers, "X-Instance-Identity"), pinned) {
             (Some(text), pinned) => {
                 let found = InstanceIdentity::from_base64(text)
                     .map_err(|e| Cause::Protocol(format!("in the header X-Instance-Identity, {e}")))?;
@@ -103,7 +104,7 @@ impl Endpoint {
             let shown = http::excerpt(port, 20);
             Cause::Protocol(format!("{port_header} is no port number: {shown:?}"))
         })?;
-        let host_header = headers.get("X-Jenkins-JNLP-Host").map(str::trim);
+        let host_header = header(headers, "X-Jenkins-JNLP-Host").map(str::trim);
         let host = match host_header {
             Some(host) if !host.is_empty() => {
                 if !host.bytes().all(|b| b.is_ascii_graphic()) {
@@ -118,7 +119,7 @@ impl Endpoint {
             host: host.to_owned(),
             port,
             identity,
-            controller_version: headers.get("X-Jenkins").map(|v| http::excerpt(v, 60)),
+            controller_version: header(headers, "X-Jenkins").map(|v| http::excerpt(v, 60)),
             minimum_version,
             protocols,
             origin: format!("the header {port_header}"),
@@ -175,8 +176,8 @@ impl Endpoint {
 ///
 /// # Errors
 /// [`Cause::RemotingTooOld`].
-pub(crate) fn check_minimum_version(headers: &Headers) -> Result<Option<String>, Cause> {
-    let Some(minimum) = headers.get("X-Remoting-Minimum-Version") else {
+pub(crate) fn check_minimum_version(headers: &HeaderMap) -> Result<Option<String>, Cause> {
+    let Some(minimum) = header(headers, "X-Remoting-Minimum-Version") else {
         return Ok(None);
     };
     let minimum = http::excerpt(minimum, 60);
@@ -281,7 +282,7 @@ impl Discovery {
         let url = root.join(LISTENER);
         let response = self.get(&url, |location| location.path.ends_with(LISTENER)).await?;
         let error = |cause| ConnectError::new("GET", url.to_string(), cause);
-        if response.head.status != 200 {
+        if response.status() != 200 {
             return Err(error(self.refusal(root, &response).await));
         }
         let pinned = self.identity.as_ref();
@@ -300,13 +301,13 @@ impl Discovery {
     }
 
     async fn refusal(&self, root: &ControllerUrl, response: &Response) -> Cause {
-        if response.head.status != 404 {
+        if response.status() != 404 {
             return response.refusal();
         }
         // Jenkins answers 404 when the port is off, and so does anything else for a wrong path.
-        let is_jenkins = response.head.headers.get("X-Jenkins").is_some()
+        let is_jenkins = response.header("X-Jenkins").is_some()
             || match self.get(&root.join("login"), |_| true).await {
-                Ok(login) => login.head.headers.get("X-Jenkins").is_some(),
+                Ok(login) => login.header("X-Jenkins").is_some(),
                 Err(_) => false,
             };
         if is_jenkins {
@@ -325,8 +326,24 @@ impl Discovery {
     pub async fn ready(&self) -> Result<(), ConnectError> {
         let url = self.urls.first().ok_or_else(no_url)?.join("login");
         let response = self.get(&url, |_| true).await?;
-        if response.head.status == 200 {
+        if response.status() == 200 {
             return Ok(());
+        }
+        Err(ConnectError::new("GET", url.to_string(), response.refusal()))
+    }
+
+    /// The beginning of a page of the controller's, by its whole URL. One attempt.
+    ///
+    /// # Errors
+    /// Why it can't be had.
+    pub async fn page(&self, url: &str) -> Result<Vec<u8>, ConnectError> {
+        let root = url.find("://").and_then(|scheme| url[scheme + 3..].find(['/', '?', '#']).map(|at| scheme + 3 + at));
+        let root = ControllerUrl::parse(&url[..root.unwrap_or(url.len())])?;
+        let not_a_url = || ConnectError::new("GET", url, Cause::Configuration("this is no URL".to_owned()));
+        let url = resolve(&root, url).ok_or_else(not_a_url)?;
+        let response = self.get(&url, |_| true).await?;
+        if response.head.status == 200 {
+            return Ok(response.body);
         }
         Err(ConnectError::new("GET", url.to_string(), response.refusal()))
     }
@@ -348,8 +365,8 @@ impl Discovery {
                 headers.push(("Authorization", basic));
             }
             let response = http::get(&self.dialer, &self.tls, &at, &headers, ANSWER_TIMEOUT).await?;
-            let location = match response.head.status {
-                301 | 302 | 303 | 307 | 308 => response.head.headers.get("Location"),
+            let location = match response.status() {
+                301 | 302 | 303 | 307 | 308 => response.header("Location"),
                 _ => None,
             };
             match location.and_then(|location| resolve(&at, location)) {
@@ -370,29 +387,14 @@ fn no_url() -> ConnectError {
 
 /// Where a `Location` leads; `None` where that can't be told.
 fn resolve(from: &ControllerUrl, location: &str) -> Option<ControllerUrl> {
-    let location = location.trim();
+    let uri = Uri::try_from(location).ok().filter(|_| !location.starts_with("//"))?;
+    let mut url = match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) => ControllerUrl::parse(&format!("{scheme}://{authority}")).ok()?,
+        (None, None) => from.clone(),
+        _ => return None,
+    };
     // The query and the slash at the end belong to a location, though not to a root URL.
-    let (address, path) = match location.find("://") {
-        Some(scheme) => {
-            let start = scheme + 3;
-            let path = location[start..].find(['/', '?', '#']);
-            location.split_at(path.map_or(location.len(), |at| start + at))
-        }
-        None if location.starts_with('/') && !location.starts_with("//") => ("", location),
-        None => return None,
-    };
-    let mut url = match address {
-        "" => from.clone(),
-        address => ControllerUrl::parse(address).ok()?,
-    };
-    let path = path.split('#').next().unwrap_or_default();
-    if !path.bytes().all(|b| b.is_ascii_graphic()) {
-        return None;
-    }
-    url.path = match path.strip_prefix('/') {
-        Some(_) => path.to_owned(),
-        None => format!("/{path}"),
-    };
+    url.path = uri.path_and_query()?.to_string();
     Some(url)
 }
 
@@ -471,6 +473,7 @@ mod tests {
     use super::*;
     use crate::transport::dial::tests::{serve, via};
     use crate::transport::trust::tests::{CA, SERVER, server_config, trusting};
+    use hyper::header::{HeaderName, HeaderValue};
     use proptest::prelude::*;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
@@ -496,6 +499,11 @@ mod tests {
             ("X-Jenkins-Agent-Protocols", "JNLP4-connect, Ping"),
             ("X-Remoting-Minimum-Version", "3.14"),
         ]
+    }
+
+    fn map<V: AsRef<[u8]>>(headers: impl IntoIterator<Item = (&'static str, V)>) -> HeaderMap {
+        let value = |value: V| HeaderValue::from_bytes(value.as_ref()).unwrap();
+        headers.into_iter().map(|(name, v)| (HeaderName::from_bytes(name.as_bytes()).unwrap(), value(v))).collect()
     }
 
     type Expected = fn(&Cause) -> bool;
@@ -565,7 +573,7 @@ mod tests {
             ("::1:1234", "::1", 1234),
         ];
         for (value, host, port) in cases {
-            let mut endpoint = Endpoint::from_headers(&Headers::from_iter(good()), "jenkins", None).unwrap();
+            let mut endpoint = Endpoint::from_headers(&map(good()), "jenkins", None).unwrap();
             endpoint.through(&HostPort::parse(value).unwrap());
             let got = (endpoint.host.as_str(), endpoint.port);
             assert_eq!(got, (host, port), "{value}");
@@ -595,7 +603,7 @@ mod tests {
         let mut headers = good();
         headers[1].0 = "X-Hudson-JNLP-Port";
         headers.push(("X-Jenkins-JNLP-Host", "agents.example.com"));
-        let endpoint = Endpoint::from_headers(&headers.into_iter().collect(), "j", None).unwrap();
+        let endpoint = Endpoint::from_headers(&map(headers), "j", None).unwrap();
         assert_eq!(endpoint.host, "agents.example.com");
         assert_eq!(endpoint.controller_version.as_deref(), Some("2.293"));
         assert_eq!(endpoint.protocols, ["JNLP4-connect", "Ping"]);
@@ -623,7 +631,7 @@ mod tests {
             let mut headers = good();
             headers.retain(|(n, _)| *n != name);
             headers.extend(value.map(|v| (name, v)));
-            let cause = Endpoint::from_headers(&headers.into_iter().collect(), "j", None);
+            let cause = Endpoint::from_headers(&map(headers), "j", None);
             let cause = cause.unwrap_err();
             assert!(expected(&cause), "{name}: {value:?}: {cause}");
         }
@@ -631,11 +639,11 @@ mod tests {
         for (name, value) in [("X-Jenkins-Agent-Protocols", " , "), ("X-Remoting-Minimum-Version", "")] {
             let mut headers = good();
             headers.retain(|(n, _)| *n != name);
-            Endpoint::from_headers(&headers.iter().copied().collect(), "j", None).unwrap();
+            Endpoint::from_headers(&map(headers.iter().copied()), "j", None).unwrap();
             headers.push((name, value));
-            Endpoint::from_headers(&headers.into_iter().collect(), "j", None).unwrap();
+            Endpoint::from_headers(&map(headers), "j", None).unwrap();
         }
-        let nothing = Endpoint::from_headers(&Headers::default(), "j", None).unwrap_err();
+        let nothing = Endpoint::from_headers(&HeaderMap::new(), "j", None).unwrap_err();
         assert!(matches!(nothing, Cause::NotJenkins(_)));
     }
 
@@ -643,7 +651,7 @@ mod tests {
     fn a_pinned_identity() {
         let mut headers = good();
         let get = |headers: &[(&'static str, &'static str)], pin: &InstanceIdentity| {
-            Endpoint::from_headers(&headers.iter().copied().collect(), "j", Some(pin))
+            Endpoint::from_headers(&map(headers.iter().copied()), "j", Some(pin))
         };
         assert_eq!(get(&headers, &identity()).unwrap().identity, identity());
         assert!(matches!(get(&headers, &other_identity()), Err(Cause::IdentityMismatch { .. })));
@@ -662,11 +670,8 @@ mod tests {
                 "X-Jenkins", "X-Jenkins-JNLP-Port", "X-Hudson-JNLP-Port", "X-Jenkins-JNLP-Host",
                 "X-Instance-Identity", "X-Jenkins-Agent-Protocols", "X-Remoting-Minimum-Version",
             ];
-            let headers: Headers = names
-                .into_iter()
-                .zip(values)
-                .filter_map(|(name, value)| Some((name, value?)))
-                .collect();
+            let headers = names.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?)));
+            let headers = map(headers.filter(|(_, value)| HeaderValue::from_bytes(value.as_bytes()).is_ok()));
             let pinned = pinned.then(identity);
             match Endpoint::from_headers(&headers, "jenkins", pinned.as_ref()) {
                 Ok(endpoint) => {

@@ -7,6 +7,7 @@
 pub mod callables;
 pub mod channel;
 pub mod cli;
+pub mod decode;
 pub mod demo;
 pub mod discovery;
 pub mod files;

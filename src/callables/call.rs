@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use tokio::sync::watch;
 
 use super::Throw;
 use crate::channel::{Caller, Link, PipeReader, RemoteInput, RemoteOutput, RemoteWriter};
@@ -57,10 +57,16 @@ pub struct Agent {
     pub properties: Mutex<HashMap<String, Option<String>>>,
     /// The controller's version (`X-Jenkins`), if it said. See [`Agent::controller_at_least`].
     pub controller_version: Option<String>,
-    /// How often the controller wants to be pinged, and how long to wait for its answer (`ChannelPinger`).
-    pub ping: Mutex<Option<(Duration, Duration)>>,
     /// Set when the controller says that the agent shall not come back (`KubernetesSlave$SlaveDisconnector`).
     pub no_reconnect: AtomicBool,
+    /// Its receivers stand for what has to be brought to an end even if the channel is gone.
+    work: watch::Sender<()>,
+}
+
+/// Something that the process's end waits for. See [`Agent::work`].
+#[derive(Debug)]
+pub struct Work {
+    _alive: watch::Receiver<()>,
 }
 
 /// A request of the controller's, being executed.
@@ -228,13 +234,24 @@ impl Agent {
             controller_version,
             environment: crate::process::env::EnvVars::agent().clone(),
             properties: Mutex::default(),
-            ping: Mutex::default(),
             no_reconnect: AtomicBool::new(false),
+            work: watch::Sender::new(()),
         }
     }
 
     /// Whether the controller asked for the agent not to reconnect.
     pub fn shall_not_reconnect(&self) -> bool {
         self.no_reconnect.load(Ordering::Relaxed)
+    }
+
+    /// Has the process wait with its end for as long as what is returned lives, up to the grace period. For what is
+    /// left behind if it is broken off, such as the killing of a build's processes.
+    pub fn work(&self) -> Work {
+        Work { _alive: self.work.subscribe() }
+    }
+
+    /// Waits until there is no [`Work`].
+    pub async fn idle(&self) {
+        self.work.closed().await;
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Call, Entry, Reply, Run, Throw};
 use crate::REMOTING_VERSION;
+use crate::channel::Liveness;
 use crate::java_class;
 
 const fn core(class: &'static str, run: Run) -> Entry {
@@ -106,17 +107,23 @@ java_class! {
     }
 }
 
+/// The longest that a controller can have this agent wait for a sign of life.
+const MAX_PATIENCE: Duration = Duration::from_secs(3600);
+
 impl SetUpRemotePing {
-    /// Interval and time-out; `None` if there shall be no pings.
-    fn schedule(&self) -> Option<(Duration, Duration)> {
+    /// What it comes to: pings at least as often as this agent sends them anyway, and the controller's time-out for the
+    /// answer. `None` where Java's agent would send no pings: then this agent goes by its own rules.
+    fn liveness(&self) -> Option<Liveness> {
         let seconds = |number: i32| u64::try_from(number).ok().filter(|n| *n > 0).map(Duration::from_secs);
-        Some((seconds(self.interval_seconds)?, seconds(self.timeout_seconds)?))
+        let (interval, timeout) = (seconds(self.interval_seconds)?, seconds(self.timeout_seconds)?);
+        Some(Liveness { idle: interval.min(Liveness::default().idle), patience: timeout.min(MAX_PATIENCE) })
     }
 }
 
 fn set_up_remote_ping(call: &Call) -> Result<Reply, Throw> {
-    let schedule = SetUpRemotePing::read(call.view())?.schedule();
-    *call.agent().ping.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = schedule;
+    if let Some(liveness) = SetUpRemotePing::read(call.view())?.liveness() {
+        call.link().set_liveness(liveness);
+    }
     Ok(call.null())
 }
 
@@ -189,17 +196,25 @@ mod tests {
     #[tokio::test]
     async fn what_the_controller_sets_is_kept() {
         let agent = agent();
-        recorded::replay(&agent, "hudson.slaves.ChannelPinger$SetUpRemotePing").await;
-        assert_eq!(*agent.ping.lock().unwrap(), Some((Duration::from_secs(300), Duration::from_secs(240))));
         recorded::replay(&agent, "jenkins.util.SystemProperties$AgentCopier$CopySystemProperties").await;
         let key = "hudson.util.StreamTaskListener.AUTO_FLUSH".to_owned();
         assert_eq!(*agent.properties.lock().unwrap(), HashMap::from([(key, None)]));
     }
 
     #[test]
+    fn pings_are_as_frequent_as_this_agents_and_as_patient_as_the_controllers() {
+        for (interval_seconds, timeout_seconds, idle, patience) in
+            [(300, 240, 60, 240), (10, 5, 10, 5), (i32::MAX, i32::MAX, 60, 3600), (1, 1, 1, 1)]
+        {
+            let liveness = SetUpRemotePing { interval_seconds, timeout_seconds }.liveness().unwrap();
+            assert_eq!((liveness.idle.as_secs(), liveness.patience.as_secs()), (idle, patience));
+        }
+    }
+
+    #[test]
     fn pings_without_an_interval_or_time_out_are_none() {
         for (interval_seconds, timeout_seconds) in [(0, 240), (-1, 240), (300, 0), (i32::MIN, i32::MIN)] {
-            assert_eq!(SetUpRemotePing { interval_seconds, timeout_seconds }.schedule(), None);
+            assert!(SetUpRemotePing { interval_seconds, timeout_seconds }.liveness().is_none());
         }
     }
 }

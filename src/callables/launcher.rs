@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::listener::{Listener, Listeners};
-use super::{Call, Entry, Exported, Outcome, Reply, Run, Throw, ThrowClass, plain};
+use super::{Agent, Call, Entry, Exported, Outcome, Reply, Run, Throw, ThrowClass, Work, plain};
 use crate::channel::{Caller, RemoteInput, RemoteOutput, Sink, remote_output_stream};
 use crate::java_class;
 use crate::object::View;
@@ -377,13 +377,22 @@ struct RemoteProcess {
 
 /// Kills a process if it is dropped before its time: that is how a `join` notices that its channel is gone. It has to be
 /// there before the future is first polled, as it may never be.
-struct KillGuard(Option<Process>);
+struct KillGuard(Option<(Process, Work)>);
+
+impl KillGuard {
+    fn new(process: &Process, agent: &Agent) -> KillGuard {
+        KillGuard(Some((process.clone(), agent.work())))
+    }
+}
 
 impl Drop for KillGuard {
     fn drop(&mut self) {
-        if let (Some(process), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+        if let (Some((process, work)), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             tracing::info!(pid = process.pid(), "the channel ended while a build waited for a process: killing it");
-            runtime.spawn(async move { process.kill_tree(KillPolicy::default()).await });
+            runtime.spawn(async move {
+                process.kill_tree(KillPolicy::default()).await;
+                drop(work);
+            });
         }
     }
 }
@@ -458,11 +467,11 @@ impl Exported for RemoteProcess {
     fn invoke(self: Arc<Self>, call: &Call, method: &str, _: Vec<Option<View<'_>>>) -> Outcome {
         match method {
             "join" => {
-                let (call, guard) = (kept(call), KillGuard(Some(self.process.clone())));
+                let (call, guard) = (kept(call), KillGuard::new(&self.process, call.agent()));
                 later(async move { Ok(call.int(self.join(call.caller(), guard, LEAK_WAIT).await?)) })
             }
             "kill" => {
-                let (call, guard) = (kept(call), KillGuard(Some(self.process.clone())));
+                let (call, guard) = (kept(call), KillGuard::new(&self.process, call.agent()));
                 later(async move {
                     self.process.kill_tree(KillPolicy::default()).await;
                     self.join(call.caller(), guard, LEAK_WAIT).await?;
@@ -515,10 +524,15 @@ fn kill_task(call: &Call) -> Outcome {
     match model {
         Ok(Some(model)) => {
             let call = kept(call);
+            let work = call.agent().work();
+            let killing = tokio::spawn(async move {
+                kill_by_environment(model, KillPolicy::default()).await;
+                drop(work);
+            });
             later(async move {
                 // Interrupted or not, Java answers null.
                 tokio::select! {
-                    _ = kill_by_environment(model, KillPolicy::default()) => {}
+                    _ = killing => {}
                     () = call.caller().cancelled() => {}
                 }
                 Ok(call.null())

@@ -30,7 +30,7 @@ mod version;
 mod virtual_file;
 
 pub use crate::channel::{Throw, ThrowClass, plain};
-pub use call::{Agent, Call, Exported, Outcome, Reply};
+pub use call::{Agent, Call, Exported, Outcome, Reply, Work};
 pub use dispatch::{dispatch, find};
 
 /// How a callable is run.

@@ -334,6 +334,88 @@ mod tests {
         harness.finish();
     }
 
+    /// Whether it works or fails where its files are missing: each is answered, and all that it brought goes back.
+    #[test]
+    fn every_recorded_request_gives_everything_back() {
+        let harness = Harness::new();
+        let root = tempfile::tempdir().unwrap();
+        let mut answered = 0;
+        for request in session() {
+            // Processes, and files in the system's temporary directory, would outlive the test.
+            if ["hudson.Launcher$RemoteLaunchCallable", "hudson.FilePath$CreateTextTempFile"]
+                .contains(&request.class.as_str())
+            {
+                continue;
+            }
+            let graph = Graph::decode(request.request.clone(), &Limits::default()).unwrap();
+            let _ = harness.replay(&rebase(graph, root.path()), &[]);
+            harness.end.collect_garbage();
+            assert_eq!(harness.block_on(harness.end.settled()), [], "after {}", request.class);
+            answered += 1;
+        }
+        assert!(answered > 300, "{answered}");
+        harness.finish();
+    }
+
+    /// The stream of a request as the loopback controller sends it.
+    fn sent(end: &End, request: Request) -> Graph {
+        end.start(request);
+        let command = Graph::decode(end.poll().unwrap(), &Limits::default()).unwrap();
+        match Command::read(command).unwrap() {
+            Command::UserRequest { request, loader: Some(_), .. } => {
+                Graph::decode(request, &Limits::default()).unwrap()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_loopback_controller_sends_what_a_real_one_sent() {
+        let root = RECORDED_ROOT;
+        let end = End::new(Capability::OURS);
+        let seed = format!("{root}/workspace/seed");
+        let control = format!("{seed}@tmp/durable-b99cfece");
+        let script = "echo hello from agent; uname -a; pwd; ls -la";
+        let package = "org.jenkinsci.plugins.durabletask";
+        let monitoring = format!("{package}.FileMonitoringTask$FileMonitoringController");
+        let mut pairs: Vec<(String, Request)> = vec![
+            ("hudson.FilePath$Mkdirs".to_owned(), requests::mkdirs(&seed)),
+            ("hudson.FilePath$Write".to_owned(), requests::write(&format!("{control}/script.sh"), script)),
+            ("hudson.FilePath$IsDirectory".to_owned(), requests::is_directory(&seed)),
+            ("hudson.FilePath$DeleteRecursive".to_owned(), requests::delete_recursive(&control)),
+            ("hudson.tasks.ArtifactArchiver$ListFiles".to_owned(), requests::list_files(&seed, "bin/*")),
+            (format!("{package}.BourneShellScript$GetAgentInfo"), requests::agent_info(root)),
+            (format!("{monitoring}$StatusCheck"), requests::status_check(&format!("{control}/jenkins-result.txt"))),
+            (format!("{monitoring}$TranscodingCharsetForSystemDefault"), requests::transcoding_charset()),
+        ];
+        let mut asked = requests::on_connect(root);
+        asked.extend(requests::once_online(root, 1));
+        // The recorded controller had no measurements yet, which this one asks the agent to echo.
+        asked.retain(|(name, _)| *name != "Step2");
+        for (name, request) in asked {
+            let of_that_name = |recorded: &&Recorded| recorded.class.ends_with(&format!("${name}"));
+            let class = session().iter().find(of_that_name).unwrap_or_else(|| panic!("{name}")).class.clone();
+            pairs.push((class, request));
+        }
+        for (class, request) in pairs {
+            let (mut recorded, _) = recorded(&class, 0, root.as_ref());
+            let request = sent(&end, request);
+            if let Some(start) = ["start", "startTime"]
+                .into_iter()
+                .find(|name| recorded.root().is_some_and(|root| root.field(name).is_some()))
+            {
+                let id = recorded.root().unwrap().id();
+                recorded.set_field(id, start, Value::Long(1));
+            }
+            // The control directory has a random name.
+            let named = outline(&recorded).split_once("durable-").map(|(_, rest)| rest[..8].to_owned());
+            let expected = outline(&recorded).replace(&named.unwrap_or_else(|| "-".repeat(9)), "b99cfece");
+            assert_eq!(outline(&request), expected);
+            let annotated = |graph: &Graph| introduced_loaders(graph).len();
+            assert_eq!(annotated(&request), annotated(&recorded), "{class}");
+        }
+    }
+
     #[test]
     fn what_is_recorded_is_found_and_moved() {
         let (request, _) = recorded("hudson.FilePath$Mkdirs", 0, "/elsewhere".as_ref());

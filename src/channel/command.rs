@@ -529,8 +529,11 @@ fn response(mut graph: Graph, id: i32, last_io: i32, value: Option<NodeId>, exce
     graph.encode_one(Some(object))
 }
 
+/// What a bare request is answered with: a value, built into the response's own graph, or an exception.
+pub type Plain<'a> = Result<&'a dyn Fn(&mut Graph) -> Option<NodeId>, &'a Throw>;
+
 /// `Response` to a bare request: the value itself, or the exception itself.
-pub fn plain_response(id: i32, last_io: i32, result: Result<&dyn Fn(&mut Graph) -> Option<NodeId>, &Throw>) -> Bytes {
+pub fn plain_response(id: i32, last_io: i32, result: Plain<'_>) -> Bytes {
     let mut graph = Graph::default();
     let (value, exception) = match result {
         Ok(build) => (build(&mut graph), None),

@@ -18,7 +18,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
 use super::command::{Grant, MethodCall, StreamKind, StreamOp, read_buffer};
-use super::state::{Channel, CloseReason, End, Event};
+use super::state::{Channel, CloseReason, End, Event, Liveness};
 use super::throw::Throw;
 use crate::object::{AccessError, Graph, Loader, NodeId, View};
 
@@ -181,6 +181,11 @@ impl Link {
             state.channel.handle_timeout(now);
             state.channel.poll_timeout()
         })
+    }
+
+    /// From now on the peer's silence is judged by this; takes effect at the next [`tick`](Self::tick).
+    pub fn set_liveness(&self, liveness: Liveness) {
+        self.lock().channel.set_liveness(liveness);
     }
 
     /// The connection has ended.

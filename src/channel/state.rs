@@ -226,6 +226,11 @@ impl Channel {
         self.peer
     }
 
+    /// From now on the peer's silence is judged by this.
+    pub fn set_liveness(&mut self, liveness: Liveness) {
+        self.liveness = liveness;
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -611,9 +616,12 @@ impl Channel {
     }
 
     /// Answers a bare request with a value itself, or an exception.
-    pub fn respond_plain(&mut self, id: i32, result: Result<&dyn Fn(&mut Graph) -> Option<NodeId>, &Throw>) {
-        let last_io = self.executing.remove(&id).map_or(0, |executing| executing.last_io);
-        self.send(command::plain_response(id, last_io, result));
+    pub fn respond_plain(&mut self, id: i32, result: command::Plain<'_>) {
+        let executing = self.executing.remove(&id).unwrap_or_default();
+        for (_, grant) in &executing.grants {
+            self.give_back(*grant);
+        }
+        self.send(command::plain_response(id, executing.last_io, result));
     }
 
     /// Gives back what was granted and not used.

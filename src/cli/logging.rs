@@ -353,7 +353,7 @@ mod tests {
             let targets = targets(verbosity);
             for level in [Level::INFO, Level::DEBUG, Level::TRACE] {
                 assert_eq!(targets.would_enable("inbound_agent::session", &level), level <= own);
-                assert_eq!(targets.would_enable("reqwest", &level), level <= library);
+                assert_eq!(targets.would_enable("rustls", &level), level <= library);
             }
         }
     }

@@ -6,7 +6,6 @@
 
 pub mod entrypoint;
 pub mod help;
-pub mod jnlp;
 pub mod logging;
 pub mod options;
 pub mod run;

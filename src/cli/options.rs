@@ -755,7 +755,7 @@ impl Builder<'_> {
 }
 
 impl Config {
-    /// Applies the arguments that [`crate::cli::jnlp::parse`] found behind `-jnlpUrl`
+    /// Applies the arguments that [`crate::session::jnlp::parse`] found behind `-jnlpUrl`
     /// (`Launcher.bootstrapInboundAgent`): they decide on the URLs, secret, name, transport and tunnel;
     /// what the command line says of the work directory stays.
     ///

@@ -5,10 +5,13 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
 use super::entrypoint::{self, Action, Environment, Invocation};
 use super::logging::{self, RotatingFile};
 use super::{Config, help, workdir};
 use crate::REMOTING_VERSION;
+use crate::decode::DecodeCommandError;
 use crate::session::config::Transport;
 use crate::session::last_words::{self, last_words};
 use crate::session::milestones;
@@ -153,10 +156,44 @@ fn start(config: &Config) -> Result<(), String> {
 }
 
 fn run_session(config: Config) -> ExitCode {
-    ExitCode::from(crate::session::run(config))
+    hide();
+    ExitCode::from(crate::session::run(config, served))
 }
 
-/// Stands in for `decode`.
-fn decode(_arguments: &[String]) -> ExitCode {
-    usage("This build has no decode yet")
+/// Keeps other processes of the same user, builds above all, from reading this one's environment and memory, where the
+/// secret is (prctl(2), `PR_SET_DUMPABLE`). What it starts is not concerned: the attribute is set anew by execve(2).
+fn hide() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("builds can read this process's environment: {error}");
+    }
+}
+
+/// What `-jnlpUrl` has led to, which is known only after the log was opened: so the log has no copy in a work directory
+/// that comes from there.
+fn served(config: Config, arguments: &[String]) -> Result<Config, String> {
+    let own_work_dir = config.work_dir.path.is_some();
+    let config = config.with_jnlp_arguments(arguments).map_err(|error| error.to_string())?;
+    if !own_work_dir && let Some(dirs) = workdir::prepare(&config.work_dir, false).map_err(|error| error.to_string())? {
+        milestones::using_work_dir(&dirs.internal);
+    }
+    if let Some(name) = &config.name {
+        milestones::setting_up_agent(name);
+    }
+    Ok(config)
+}
+
+fn decode(arguments: &[String]) -> ExitCode {
+    let arguments: Vec<_> = arguments.iter().map(Into::into).collect();
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let result = crate::decode::run(&arguments, &mut out).and_then(|()| Ok(out.flush()?));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough.
+        Err(DecodeCommandError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error @ DecodeCommandError::Usage(_)) => usage(&error.to_string()),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::from(FAILED)
+        }
+    }
 }

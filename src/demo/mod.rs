@@ -217,7 +217,7 @@ async fn attempt(transport: Transport, console: &Console, outcome: &mut Outcome)
     let (tell, ended) = tokio::sync::oneshot::channel();
     // As a process of its own would: with a runtime, signals and all.
     std::thread::Builder::new().name("agent".to_owned()).spawn(move || {
-        let _ = tell.send(crate::session::run(config));
+        let _ = tell.send(crate::session::run(config, |config, _| Ok(config)));
     })?;
     let session = controller.accept(PATIENCE).await?;
     outcome.connected_ms = ms(begun.elapsed());

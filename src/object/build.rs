@@ -402,14 +402,16 @@ impl ObjectBuilder<'_> {
     }
 
     fn build_as(mut self, id: NodeId) -> NodeId {
-        let mut chain: Vec<NodeId> =
-            std::iter::successors(Some(self.desc), |desc| self.graph.super_of(*desc)).collect();
+        let mut chain: Vec<NodeId> = std::iter::successors(Some(self.desc), |desc| {
+            self.graph.super_of(*desc).filter(|_| !self.graph.is_externalizable(*desc))
+        })
+        .collect();
         chain.reverse();
         let first = self.graph.parts.len() as u32;
         for desc in chain {
             let Some(class) = self.graph.class(desc) else { continue };
             let values: Vec<Value> = class
-                .fields
+                .written_fields(self.graph)
                 .iter()
                 .map(|field| {
                     let name = self.graph.bytes(&field.name);

@@ -7,6 +7,17 @@ use bytes::Bytes;
 
 use super::{AccessError, mutf8, sc};
 
+/// Classes whose `writeObject` writes no field values although their descriptor lists fields: their `writeObject`
+/// calls neither `defaultWriteObject` nor `writeFields`, and nothing in the stream says so.
+const WITHOUT_FIELD_VALUES: [&str; 6] = [
+    "hudson.remoting.Pipe",
+    "hudson.remoting.RemoteInputStream",
+    "hudson.remoting.RemoteOutputStream",
+    "hudson.remoting.RemoteWriter",
+    "hudson.util.StreamTaskListener",
+    "org.eclipse.jgit.lib.ObjectId",
+];
+
 /// Index of a node in its [`Graph`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct NodeId(NonZeroU32);
@@ -85,6 +96,15 @@ pub struct ClassDesc {
     pub(super) complete: bool,
 }
 
+impl ClassDesc {
+    /// The fields whose values objects of this class write, as far as the class tells.
+    pub(super) fn written_fields(&self, graph: &Graph) -> &[Field] {
+        let name = graph.bytes(&self.name);
+        let custom = self.flags & sc::WRITE_METHOD != 0 && WITHOUT_FIELD_VALUES.iter().any(|c| c.as_bytes() == name);
+        if custom || self.flags & sc::EXTERNALIZABLE != 0 { &[] } else { &self.fields }
+    }
+}
+
 /// Description of a dynamic proxy class.
 #[derive(Clone, Debug)]
 pub struct ProxyDesc {
@@ -158,7 +178,8 @@ pub enum Node {
         /// The node of the string that is its name.
         constant: NodeId,
     },
-    /// Writing was aborted here by this exception (`TC_EXCEPTION`). Has no handle.
+    /// Writing was aborted here by this exception (`TC_EXCEPTION`). Has no handle. Nothing more was written of the
+    /// top-level object: the rest of what is in progress reads as null or as missing.
     Aborted(NodeId),
 }
 
@@ -285,6 +306,12 @@ impl Graph {
         }
     }
 
+    /// Whether objects of this class write themselves, superclasses included (`ObjectOutputStream.writeExternalData`):
+    /// their superclasses contribute no parts.
+    pub(super) fn is_externalizable(&self, id: NodeId) -> bool {
+        self.class(id).is_some_and(|desc| desc.flags & sc::EXTERNALIZABLE != 0)
+    }
+
     /// A class's name as text. A name that is not well-formed modified UTF-8 becomes its escaped bytes.
     pub fn class_name(&self, id: NodeId) -> Cow<'_, str> {
         match self.node(id) {
@@ -297,12 +324,50 @@ impl Graph {
         }
     }
 
+    /// The elements of an array of references, each a [`Value::Ref`]; none if `id` is something else.
+    pub fn array_values(&self, id: NodeId) -> &[Value] {
+        match self.node(id) {
+            Node::Array { elements, .. } => self.value_range(*elements),
+            _ => &[],
+        }
+    }
+
+    /// Calls `visit` for each reference from a field, an element or a content. Those to classes and signatures, and
+    /// the names of enum constants, don't count.
+    pub fn for_each_reference(&self, mut visit: impl FnMut(NodeId)) {
+        for value in &self.values {
+            if let Value::Ref(Some(id)) = value {
+                visit(*id);
+            }
+        }
+        let descs = self.nodes.iter().map(|node| match node {
+            Node::ClassDesc(desc) => &desc.annotation[..],
+            Node::ProxyDesc(desc) => &desc.annotation[..],
+            _ => &[],
+        });
+        for contents in [&self.contents[..], &self.annotations[..]].into_iter().chain(descs) {
+            for content in contents {
+                if let Content::Object(Some(id)) = content {
+                    visit(*id);
+                }
+            }
+        }
+        for node in &self.nodes {
+            if let Node::Aborted(exception) = node {
+                visit(*exception);
+            }
+        }
+    }
+
     /// `data` as text; what is not well-formed modified UTF-8 becomes its escaped bytes.
     pub fn text<'a>(&'a self, data: &'a Data) -> Cow<'a, str> {
         let bytes = self.bytes(data);
         mutf8::decode(bytes).unwrap_or_else(|_| Cow::Owned(bytes.escape_ascii().to_string()))
     }
 }
+
+/// Wrappers of collections that are looked through, one inside of the other.
+const MAX_WRAPPERS: usize = 64;
 
 /// Key and value of a map.
 pub type Entry<'g> = (Option<View<'g>>, Option<View<'g>>);
@@ -572,53 +637,76 @@ impl<'g> View<'g> {
         }
     }
 
+    /// The elements of an array of primitives; none if this is something else.
+    pub fn primitives(self) -> impl Iterator<Item = Value> + use<'g> {
+        let (code, data) = match self.node() {
+            Node::Primitives { desc, data, .. } => {
+                (self.graph.class_name(*desc).as_bytes().get(1).copied(), self.graph.bytes(data))
+            }
+            _ => (None, &[][..]),
+        };
+        let size = match code {
+            Some(b'C' | b'S') => 2,
+            Some(b'I' | b'F') => 4,
+            Some(b'J' | b'D') => 8,
+            _ => 1,
+        };
+        data.chunks_exact(size).map(move |bytes| {
+            let bits = bytes.iter().fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+            match code {
+                Some(b'C') => Value::Char(bits as u16),
+                Some(b'S') => Value::Short(bits as i16),
+                Some(b'I') => Value::Int(bits as i32),
+                Some(b'F') => Value::Float(f32::from_bits(bits as u32)),
+                Some(b'J') => Value::Long(bits as i64),
+                Some(b'D') => Value::Double(f64::from_bits(bits)),
+                Some(b'Z') => Value::Bool(bits != 0),
+                _ => Value::Byte(bits as i8),
+            }
+        })
+    }
+
     /// The elements of a `java.util` list or set: of any of the classes that Jenkins' class filter lets through.
     ///
     /// # Errors
     /// If this is none of the known collections.
     pub fn collection(self) -> Result<Vec<Option<View<'g>>>, AccessError> {
-        let name = self.class_name();
+        let this = self.unwrapped();
+        let name = this.class_name();
         Ok(match name.as_ref() {
             "java.util.ArrayList"
             | "java.util.LinkedList"
             | "java.util.HashSet"
-            | "java.util.TreeSet"
             | "java.util.concurrent.CopyOnWriteArrayList"
             | "java.util.ArrayDeque"
-            | "java.util.Vector" => match self.get("elementData")? {
-                Some(array) => array.elements()?.flatten().map(Some).collect(),
-                None => self.annotation_objects(&name).collect(),
-            },
-            "java.util.LinkedHashSet" => self.annotation_objects("java.util.HashSet").collect(),
-            "java.util.Collections$EmptyList" | "java.util.Collections$EmptySet" => Vec::new(),
-            "java.util.Collections$SingletonList" | "java.util.Collections$SingletonSet" => vec![self.get("element")?],
-            "java.util.Arrays$ArrayList" => self.require("a")?.elements()?.collect(),
-            "java.util.CollSer" => self.annotation_objects("java.util.CollSer").collect(),
-            _ => {
-                let inner = match self.get("list")? {
-                    Some(inner) => Some(inner),
-                    None => self.get("c")?,
-                };
-                match inner {
-                    // Wrappers of java.util.Collections; the chain is as long as the sender nested them.
-                    Some(inner) if name.starts_with("java.util.Collections$") && inner.id > self.id => {
-                        return inner.unwrapped().collection();
-                    }
-                    _ => return Err(self.error("a collection was expected")),
-                }
+            | "java.util.CollSer" => this.annotation_objects(&name).collect(),
+            // The comparator comes first.
+            "java.util.TreeSet" => this.annotation_objects(&name).skip(1).collect(),
+            "java.util.Vector" | "java.util.Stack" => {
+                let count = usize::try_from(this.int("elementCount")?).unwrap_or(0);
+                this.require("elementData")?.elements()?.take(count).collect()
             }
+            "java.util.LinkedHashSet" => this.annotation_objects("java.util.HashSet").collect(),
+            "java.util.Collections$EmptyList" | "java.util.Collections$EmptySet" => Vec::new(),
+            "java.util.Collections$SingletonList" | "java.util.Collections$SingletonSet" => vec![this.get("element")?],
+            "java.util.Arrays$ArrayList" => this.require("a")?.elements()?.collect(),
+            "java.util.EnumSet$SerializationProxy" => this.require("elements")?.elements()?.collect(),
+            _ => return Err(self.error("a collection was expected")),
         })
     }
 
-    /// The innermost collection of nested `Collections$Unmodifiable...` and `Collections$Synchronized...` wrappers.
+    /// What is inside of nested `Collections$Unmodifiable...`, `Collections$Synchronized...` and such.
     fn unwrapped(self) -> View<'g> {
         let mut view = self;
-        while view.class_name().starts_with("java.util.Collections$") {
+        // A bound, because a hostile wrapper could hold itself.
+        for _ in 0..MAX_WRAPPERS {
+            if !view.class_name().starts_with("java.util.Collections$") {
+                break;
+            }
             let inner = ["list", "c", "m"].iter().find_map(|name| view.get(name).ok().flatten());
             match inner {
-                // A wrapper's content comes after it in the arena: this ends.
-                Some(inner) if inner.id > view.id => view = inner,
-                _ => break,
+                Some(inner) => view = inner,
+                None => break,
             }
         }
         view
@@ -629,23 +717,28 @@ impl<'g> View<'g> {
     /// # Errors
     /// If this is none of the known maps.
     pub fn map(self) -> Result<Vec<Entry<'g>>, AccessError> {
+        const KNOWN: [&str; 6] = [
+            "java.util.HashMap",
+            "java.util.TreeMap",
+            "java.util.Hashtable",
+            "java.util.CollSer",
+            "java.util.EnumMap",
+            "java.util.concurrent.ConcurrentHashMap",
+        ];
         let this = self.unwrapped();
-        let declaring = ["java.util.HashMap", "java.util.TreeMap", "java.util.Hashtable", "java.util.CollSer"]
-            .into_iter()
-            .find(|class| this.parts().iter().any(|part| this.graph.class_name(part.desc) == *class));
+        let declaring =
+            KNOWN.into_iter().find(|class| this.parts().iter().any(|part| this.graph.class_name(part.desc) == *class));
         if let Some(class) = declaring {
             let flat: Vec<_> = this.annotation_objects(class).collect();
-            return Ok(flat.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect());
+            let entries = flat.chunks_exact(2).map(|pair| (pair[0], pair[1]));
+            // That one marks its end with a null key, and can't have one.
+            let concurrent = class == "java.util.concurrent.ConcurrentHashMap";
+            return Ok(entries.filter(|(key, _)| !concurrent || key.is_some()).collect());
         }
         match this.class_name().as_ref() {
             "java.util.Collections$EmptyMap" => Ok(Vec::new()),
             "java.util.Collections$SingletonMap" => Ok(vec![(this.get("k")?, this.get("v")?)]),
-            "java.util.concurrent.ConcurrentHashMap" => {
-                let flat: Vec<_> = this.annotation_objects("java.util.concurrent.ConcurrentHashMap").collect();
-                // The last pair is a null terminator.
-                Ok(flat.chunks_exact(2).filter(|p| p[0].is_some()).map(|p| (p[0], p[1])).collect())
-            }
-            _ => Err(this.error("a map was expected")),
+            _ => Err(self.error("a map was expected")),
         }
     }
 

@@ -9,17 +9,6 @@ use super::{sc, tc};
 /// Magic and version with which every object stream begins.
 pub const STREAM_HEADER: [u8; 4] = [0xac, 0xed, 0x00, 0x05];
 
-/// Classes whose `writeObject` writes no field values although their descriptor lists fields: their `writeObject`
-/// calls neither `defaultWriteObject` nor `writeFields`, and nothing in the stream says so.
-const WITHOUT_FIELD_VALUES: [&str; 6] = [
-    "hudson.remoting.Pipe",
-    "hudson.remoting.RemoteInputStream",
-    "hudson.remoting.RemoteOutputStream",
-    "hudson.remoting.RemoteWriter",
-    "hudson.util.StreamTaskListener",
-    "org.eclipse.jgit.lib.ObjectId",
-];
-
 /// What a stream may be. The defaults are far above what a controller sends and far below what hurts.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -153,13 +142,55 @@ impl Reader<'_> {
                 Frame::Parts { object, part, end, step, annotation } => {
                     self.parts(object, part, end, step, annotation, produced)?
                 }
-                Frame::Exception => {
-                    self.handles.clear();
-                    let exception = produced.flatten().ok_or(Fault::Incomplete)?;
-                    Some(Some(self.graph.push(Node::Aborted(exception))))
-                }
+                Frame::Exception => return self.abort(produced.flatten().ok_or(Fault::Incomplete)?),
             };
         }
+    }
+
+    /// Ends all that is in progress, innermost first, with this exception: as `ObjectOutputStream.writeFatalException`
+    /// does, which leaves the object at the top level unfinished. Returns that one.
+    fn abort(&mut self, exception: NodeId) -> Step<NodeId> {
+        self.handles.clear();
+        self.owed = 0;
+        let mut produced = self.graph.push(Node::Aborted(exception));
+        while let Some(frame) = self.stack.pop() {
+            produced = match frame {
+                Frame::Desc { desc, step: DescStep::Super, annotation } => {
+                    self.finish_desc(desc, annotation, Some(produced))?;
+                    desc
+                }
+                Frame::Desc { desc, step: DescStep::Annotation, mut annotation } => {
+                    annotation.push(Content::Object(Some(produced)));
+                    self.finish_desc(desc, annotation, None)?;
+                    desc
+                }
+                // What was aborted is its class's descriptor.
+                Frame::Header { code, .. } => self.graph.push(match code {
+                    tc::CLASS => Node::Class(Some(produced)),
+                    tc::ENUM => Node::Enum { desc: produced, constant: produced },
+                    tc::ARRAY => Node::Array { desc: produced, elements: (0, 0) },
+                    _ => Node::Object(Object { desc: produced, parts: (0, 0) }),
+                }),
+                Frame::Elements { array, next, .. } => {
+                    self.graph.values[next as usize] = Value::Ref(Some(produced));
+                    array
+                }
+                Frame::Parts { object, part, step: PartStep::Fields(field), .. } => {
+                    let (first, _) = self.graph.parts[part as usize].values;
+                    self.graph.values[(first + field) as usize] = Value::Ref(Some(produced));
+                    object
+                }
+                Frame::Parts { object, part, mut annotation, .. } => {
+                    annotation.push(Content::Object(Some(produced)));
+                    let from = self.graph.annotations.len() as u32;
+                    self.graph.parts[part as usize].annotation = (from, annotation.len() as u32);
+                    self.graph.annotations.append(&mut annotation);
+                    object
+                }
+                Frame::Exception => self.graph.push(Node::Aborted(produced)),
+            };
+        }
+        Ok(produced)
     }
 
     // ---- primitives -------------------------------------------------------------------------------------------
@@ -513,7 +544,7 @@ impl Reader<'_> {
                 let first = self.graph.parts.len();
                 let mut class = Some(desc);
                 while let Some(desc) = class {
-                    class = self.graph.super_of(desc);
+                    class = self.graph.super_of(desc).filter(|_| !self.graph.is_externalizable(desc));
                     if self.has_data(desc)? {
                         self.graph.parts.push(Part { desc, values: (0, 0), annotation: (0, 0) });
                     }
@@ -598,7 +629,7 @@ impl Reader<'_> {
         let Some(desc) = self.graph.class(self.graph.parts[index as usize].desc) else {
             return Err(Fault::Incomplete);
         };
-        if desc.flags & sc::EXTERNALIZABLE != 0 || self.omits_values(desc) {
+        if desc.written_fields(&self.graph).is_empty() || self.omits_values(desc) {
             return Ok(PartStep::Annotation);
         }
         let fields = desc.fields.len();
@@ -609,15 +640,11 @@ impl Reader<'_> {
         Ok(PartStep::Fields(0))
     }
 
-    /// Whether the values of the class's fields are missing from the stream: known by name, or because what comes
-    /// next can't be the first value (a `boolean` of 0x77 or 0x78, a reference that is block data).
+    /// Whether the values of the class's fields are missing from the stream though the class isn't known for it: what
+    /// comes next can't be the first value (a `boolean` of 0x77 or 0x78, a reference that is block data).
     fn omits_values(&self, desc: &ClassDesc) -> bool {
         if desc.flags & sc::WRITE_METHOD == 0 {
             return false;
-        }
-        let name = self.graph.bytes(&desc.name);
-        if WITHOUT_FIELD_VALUES.iter().any(|known| known.as_bytes() == name) {
-            return true;
         }
         let marks = [tc::BLOCKDATA, tc::BLOCKDATALONG, tc::ENDBLOCKDATA];
         let first = desc.fields.first().map(|field| field.code);

@@ -113,7 +113,7 @@ macro_rules! java_class {
             ///
             /// # Errors
             /// If a field is of another type than expected, or null where it must not be.
-            #[allow(unused_variables)]
+            #[allow(unused_variables, clippy::self_named_constructors)]
             pub fn read(object: $crate::object::View<$g>) -> Result<Self, $crate::object::AccessError> {
                 Ok(Self { $($field: <$type as $crate::object::FromJava<$g>>::from_field(object, $java)?),* })
             }
@@ -125,7 +125,7 @@ macro_rules! java_class {
             ///
             /// # Errors
             /// If a field is of another type than expected, or null where it must not be.
-            #[allow(unused_variables)]
+            #[allow(unused_variables, clippy::self_named_constructors)]
             pub fn read(object: $crate::object::View<'_>) -> Result<Self, $crate::object::AccessError> {
                 Ok(Self { $($field: $crate::object::FromJava::from_field(object, $java)?),* })
             }

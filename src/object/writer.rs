@@ -22,12 +22,16 @@ enum Task {
     Byte(u8),
     /// The handles are forgotten.
     Forget,
+    /// So is what remains to be written of the top-level object.
+    Abandon,
 }
 
 struct Writer<'g> {
     graph: &'g Graph,
     out: Vec<u8>,
     handles: Vec<u32>,
+    /// The nodes that have a handle.
+    assigned: Vec<NodeId>,
     next: u32,
     tasks: Vec<Task>,
 }
@@ -41,13 +45,16 @@ impl Graph {
             graph: self,
             out: Vec::with_capacity(self.input.len() + 256),
             handles: vec![UNASSIGNED; self.nodes.len()],
+            assigned: Vec::new(),
             next: tc::BASE_HANDLE,
             tasks: Vec::new(),
         };
         writer.out.extend(STREAM_HEADER);
-        writer.tasks.extend(self.contents.iter().rev().cloned().map(Task::Content));
-        while let Some(task) = writer.tasks.pop() {
-            writer.step(task);
+        for content in &self.contents {
+            writer.content(content.clone());
+            while let Some(task) = writer.tasks.pop() {
+                writer.step(task);
+            }
         }
         writer.out
     }
@@ -61,6 +68,7 @@ impl Writer<'_> {
             Task::Content(content) => self.content(content),
             Task::Handle(id) => {
                 self.handles[id.index()] = self.next;
+                self.assigned.push(id);
                 self.next += 1;
             }
             Task::DescBody(id) => self.desc_body(id),
@@ -86,8 +94,11 @@ impl Writer<'_> {
                 _ => {}
             },
             Task::Byte(byte) => self.out.push(byte),
+            Task::Abandon => self.tasks.clear(),
             Task::Forget => {
-                self.handles.fill(UNASSIGNED);
+                for id in self.assigned.drain(..) {
+                    self.handles[id.index()] = UNASSIGNED;
+                }
                 self.next = tc::BASE_HANDLE;
             }
         }
@@ -179,7 +190,7 @@ impl Writer<'_> {
             }
             Node::Aborted(exception) => {
                 self.out.push(tc::EXCEPTION);
-                self.then([Task::Forget, Task::Node(Some(*exception)), Task::Forget]);
+                self.then([Task::Forget, Task::Node(Some(*exception)), Task::Forget, Task::Abandon]);
             }
         }
     }

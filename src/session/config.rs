@@ -52,7 +52,7 @@ pub struct Tunnel {
 }
 
 /// A deprecated `-jnlpUrl`: the connection's parameters are yet to be fetched from there; see
-/// [`crate::cli::jnlp`].
+/// [`super::jnlp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JnlpSource {
     /// What to `GET`: the URL as given, with `?encrypt=true` when there is a secret.
@@ -76,7 +76,7 @@ pub enum Transport {
     /// The deprecated `-tcp FILE`: listen on a port of loopback's choosing, write its number to the file,
     /// accept one connection within 30 s, and speak the protocol of [`Transport::Stdio`] over it.
     ListenTcp(PathBuf),
-    /// The deprecated `-jnlpUrl`: fetch, [`crate::cli::jnlp::parse`], then [`Config::with_jnlp_arguments`].
+    /// The deprecated `-jnlpUrl`: fetch, [`super::jnlp::parse`], then [`Config::with_jnlp_arguments`].
     Jnlp(JnlpSource),
 }
 

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::config::{CertSource, Config, Transport};
 use super::milestones;
+use super::run::Environment;
 use crate::discovery::{Discovery, Endpoint, HostPort};
 use crate::frame::Capability;
 use crate::transport::dial::Dialer;
@@ -40,12 +41,15 @@ fn configuration(what: &'static str, why: impl ToString) -> ConnectError {
 }
 
 impl Connector {
-    /// Takes what the configuration says about connecting.
+    /// Takes what the configuration and the environment say about connecting.
     ///
     /// # Errors
     /// If a URL, a certificate, an identity or credentials can't be used.
-    pub fn new(config: &Config) -> Result<Connector, ConnectError> {
-        let variable = |name: &str| std::env::var_os(name).map(Into::into);
+    pub fn new(config: &Config, environment: &Environment) -> Result<Connector, ConnectError> {
+        let variable = |name: &str| {
+            let found = environment.iter().find(|(variable, _)| variable == name);
+            found.map(|(_, value)| value.into())
+        };
         let certs = config.certs.iter().map(|cert| match cert {
             CertSource::File(path) => format!("@{}", path.display()),
             CertSource::Pem(text) => text.clone(),
@@ -65,7 +69,7 @@ impl Connector {
         let identity = identity.map_err(|cause| ConnectError::new("reading -instanceIdentity", "", cause))?;
         let urls = config.urls.iter().map(|url| ControllerUrl::parse(url)).collect::<Result<Vec<_>, _>>()?;
         let name = config.name.clone().unwrap_or_default();
-        let environment = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+        let environment = environment.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
         let dialer = Dialer {
             proxies: Proxies::from_env(environment),
             proxy_credentials: basic(&config.proxy_credentials, "reading -proxyCredentials")?,
@@ -114,6 +118,14 @@ impl Connector {
     /// Whether a connection that ends is followed by another.
     pub fn can_reconnect(&self) -> bool {
         matches!(self.transport, Transport::Tcp | Transport::WebSocket | Transport::Direct(_))
+    }
+
+    /// The beginning of a page of the controller's, by its whole URL.
+    ///
+    /// # Errors
+    /// Why it can't be had.
+    pub async fn page(&self, url: &str) -> Result<Vec<u8>, ConnectError> {
+        self.discovery.page(url).await
     }
 
     /// One attempt.

@@ -116,9 +116,12 @@ fn fraction(text: &str) -> Option<i128> {
     Some(whole(number)? * NANOS_PER_SECOND + sign * nanos)
 }
 
-/// `1 day, 2 hours, 3 minutes, 4 seconds`; nothing below a second.
+/// `1 day, 2 hours, 3 minutes, 4 seconds`; below a second, where Java gives nothing, `750 milliseconds`.
 pub fn format(duration: Duration) -> String {
     let seconds = duration.as_secs();
+    if seconds == 0 {
+        return format!("{} milliseconds", duration.as_millis());
+    }
     let parts = [
         (seconds / 86_400, "day"),
         (seconds / 3_600 % 24, "hour"),
@@ -183,15 +186,16 @@ mod tests {
 
     #[test]
     fn words() {
-        for (seconds, expected) in [
-            (0, ""),
-            (1, "1 second"),
-            (10, "10 seconds"),
-            (86_400, "1 day"),
-            (93_784, "1 day, 2 hours, 3 minutes, 4 seconds"),
-            (172_860, "2 days, 1 minute"),
+        for (millis, expected) in [
+            (0, "0 milliseconds"),
+            (750, "750 milliseconds"),
+            (1_250, "1 second"),
+            (10_000, "10 seconds"),
+            (86_400_000, "1 day"),
+            (93_784_000, "1 day, 2 hours, 3 minutes, 4 seconds"),
+            (172_860_000, "2 days, 1 minute"),
         ] {
-            assert_eq!(format(Duration::from_secs(seconds)), expected);
+            assert_eq!(format(Duration::from_millis(millis)), expected);
         }
     }
 

@@ -4,10 +4,14 @@ mod backoff;
 pub mod config;
 mod connect;
 pub mod duration;
+pub mod jnlp;
 pub mod last_words;
 pub mod milestones;
+mod retry;
 mod run;
 mod serve;
+#[cfg(test)]
+mod testing;
 
-pub use run::run;
+pub use run::{Served, run};
 pub use serve::serve;

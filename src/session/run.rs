@@ -1,33 +1,40 @@
 //! Connecting for as long as the agent lives.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
-use super::backoff::Backoff;
-use super::config::Config;
+use super::config::{Config, JnlpSource, Transport};
 use super::connect::Connector;
 use super::last_words::{self, last_words};
-use super::{milestones, serve};
+use super::retry::Retry;
+use super::{jnlp, milestones, serve};
 use crate::callables::Agent;
-use crate::channel::{CloseReason, Liveness};
+use crate::channel::Liveness;
 use crate::process::reaper;
-use crate::transport::{Cause, ConnectError, Protocol};
+use crate::transport::{Cause, ConnectError};
 
 /// Ended in order: by a signal, by the controller with `-noReconnect`, or at the end of standard input.
 const ORDERLY: u8 = 0;
 /// Failed for a reason without a code of its own.
 const FAILED: u8 = 1;
-/// A connection that lasts this long was a good one.
-const SETTLED: Duration = Duration::from_secs(60);
 /// Most threads that calls may hold at a time; further calls wait for one.
 const MAX_BLOCKING_THREADS: usize = 256;
 
-/// Runs an agent to its end, and gives the process's exit code.
-pub fn run(config: Config) -> u8 {
+/// Applies to a configuration the arguments that `-jnlpUrl` led to.
+pub type Served = fn(Config, &[String]) -> Result<Config, String>;
+
+/// The process's environment, as far as connecting goes by it: proxies and trust.
+pub type Environment = [(OsString, OsString)];
+
+/// Runs an agent to its end, and gives the process's exit code. `served` is called at most once, where the transport is
+/// [`Transport::Jnlp`].
+pub fn run(config: Config, served: Served) -> u8 {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(MAX_BLOCKING_THREADS)
@@ -41,135 +48,116 @@ pub fn run(config: Config) -> u8 {
             return FAILED;
         }
     };
-    let code = runtime.block_on(session(config));
+    let environment: Vec<_> = std::env::vars_os().collect();
+    let code = runtime.block_on(session(config, served, &environment)).unwrap_or_else(|code| code);
     // A thread that reads standard input, or waits in a system call, can't be ended; the process ends without it.
     runtime.shutdown_background();
     code
 }
 
-async fn session(config: Config) -> u8 {
+/// `Err` is an end too, from which there is no going on: with an exit code.
+async fn session(config: Config, served: Served, environment: &Environment) -> Result<u8, u8> {
     tokio::spawn(reaper::run());
-    let mut stop = match stop_on_signal(config.grace) {
-        Ok(stop) => stop,
-        Err(error) => {
-            tracing::error!(target: milestones::TARGET, "cannot wait for signals: {error}");
-            return FAILED;
+    let mut stop = stop_on_signal(config.grace).map_err(|error| {
+        tracing::error!(target: milestones::TARGET, "cannot wait for signals: {error}");
+        FAILED
+    })?;
+    let words = config.in_pod.then_some(Path::new(last_words::TERMINATION_LOG));
+    let config = match config.transport.clone() {
+        Transport::Jnlp(source) => {
+            let arguments = obtain(&config, &source, environment, &mut stop, words).await?;
+            served(config, &arguments).map_err(|text| {
+                let cause = Cause::Configuration(text);
+                give_up(words, &ConnectError::new("applying the JNLP file at", source.request_url, cause))
+            })?
         }
+        _ => config,
     };
-    let mut life = match Connector::new(&config) {
-        Ok(connector) => {
-            Life { connector, config, connected_once: false, without_since: None, backoff: Backoff::default() }
-        }
-        Err(error) => return give_up(config.in_pod, &error),
-    };
+    let mut connector = Connector::new(&config, environment).map_err(|error| give_up(words, &error))?;
+    let repeats = connector.can_reconnect();
+    let mut retry = Retry::new(&config, repeats);
     loop {
-        let attempt = tokio::select! {
-            attempt = life.connector.connect() => attempt,
-            _ = stop.wait_for(|stop| *stop) => return ORDERLY,
-        };
-        let wait = match attempt {
-            Ok(connection) => {
-                life.connected_once = true;
-                life.without_since = None;
-                let since = Instant::now();
-                let agent = Arc::new(life.agent(connection.peer.protocol));
-                let reason = serve(connection, &agent, Liveness::default(), &mut stop).await;
-                match life.ended(&reason, &agent, *stop.borrow()) {
-                    Some(code) => return code,
-                    // A controller that takes the connection and soon drops it is not to be stormed.
-                    None if since.elapsed() < SETTLED => life.backoff.next(false, random()),
-                    None => {
-                        life.backoff = Backoff::default();
-                        life.backoff.next(false, random())
-                    }
-                }
-            }
-            Err(error) => match life.failed(&error) {
-                Ok(wait) => wait,
-                Err(code) => return code,
-            },
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            _ = stop.wait_for(|stop| *stop) => return ORDERLY,
-        }
-    }
-}
-
-/// What is remembered from one connection to the next.
-struct Life {
-    connector: Connector,
-    config: Config,
-    connected_once: bool,
-    /// When the first attempt of this phase without a connection failed.
-    without_since: Option<Instant>,
-    backoff: Backoff,
-}
-
-impl Life {
-    fn agent(&self, protocol: Protocol) -> Agent {
-        let version = self.connector.controller_version.clone();
-        Agent::new(self.config.work_dir.path.clone(), Some(protocol.to_string()), version)
-    }
-
-    /// A channel has ended: the exit code if the agent ends with it.
-    fn ended(&self, reason: &CloseReason, agent: &Agent, stopping: bool) -> Option<u8> {
+        let connection = persist(&mut retry, &mut stop, words, async || connector.connect().await).await?;
+        let protocol = connection.peer.protocol.to_string();
+        let version = connector.controller_version.clone();
+        let agent = Arc::new(Agent::new(config.work_dir.path.clone(), Some(protocol), version));
+        let reason = serve(connection, &agent, Liveness::default(), &mut stop).await;
         tracing::info!(target: milestones::TARGET, "{reason}");
         milestones::terminated();
-        let last =
-            stopping || self.config.no_reconnect || agent.shall_not_reconnect() || !self.connector.can_reconnect();
-        if last {
-            return Some(ORDERLY);
+        if *stop.borrow() || config.no_reconnect || agent.shall_not_reconnect() || !repeats {
+            // What the end of the channel has set off, killing above all, ends with the process: it must be done first.
+            if timeout(config.grace, agent.idle()).await.is_err() {
+                tracing::warn!(target: milestones::TARGET, "processes of builds may be left behind");
+            }
+            return Ok(ORDERLY);
         }
         milestones::performing_on_reconnect();
         milestones::on_reconnect_completed();
-        None
-    }
-
-    /// An attempt has failed: how long to wait before the next, or the exit code if there is none.
-    fn failed(&mut self, error: &ConnectError) -> Result<Duration, u8> {
-        let since = *self.without_since.get_or_insert_with(Instant::now);
-        let first = !self.connected_once;
-        let hopeless = first && error.is_definite() || !self.connector.can_reconnect() || self.config.no_reconnect;
-        if hopeless {
-            return Err(give_up(self.config.in_pod, error));
-        }
-        let limit = if first { self.config.first_connect_timeout } else { None };
-        let limit = limit.into_iter().chain(self.config.no_reconnect_after).min();
-        if let Some(limit) = limit.filter(|limit| since.elapsed() >= *limit) {
-            milestones::bailing_out(limit);
-            return Err(give_up(self.config.in_pod, error));
-        }
-        let mut wait = self.backoff.next(error.is_definite(), random());
-        if let Some(limit) = limit {
-            // The last attempt falls on the limit and not behind it.
-            wait = wait.min(limit.saturating_sub(since.elapsed()));
-        }
-        if let Cause::AlreadyConnected { .. } = error.cause {
-            let text = "the controller still holds this agent's former connection; waiting for it to let go";
-            tracing::info!(target: milestones::TARGET, "{error}: {text}");
-        } else {
-            milestones::failed_to_connect(error);
-            tracing::info!(target: milestones::TARGET, "{}", error.next_step());
-        }
-        milestones::waiting_before_retry(wait);
-        Ok(wait)
+        pause(retry.ended(), &mut stop).await?;
     }
 }
 
-fn give_up(in_pod: bool, error: &ConnectError) -> u8 {
+/// The arguments behind `-jnlpUrl`.
+async fn obtain(
+    config: &Config,
+    source: &JnlpSource,
+    environment: &Environment,
+    stop: &mut watch::Receiver<bool>,
+    words: Option<&Path>,
+) -> Result<Vec<String>, u8> {
+    let connector = Connector::new(config, environment).map_err(|error| give_up(words, &error))?;
+    let fetch = async || {
+        let body = connector.page(&source.request_url).await?;
+        jnlp::parse(&body, config.secret.as_ref()).map_err(|error| {
+            let cause = match error {
+                jnlp::JnlpError::Secret => Cause::Configuration(error.to_string()),
+                _ => Cause::Protocol(error.to_string()),
+            };
+            ConnectError::new("reading the JNLP file at", source.request_url.as_str(), cause)
+        })
+    };
+    persist(&mut Retry::new(config, true), stop, words, fetch).await
+}
+
+/// Tries until it succeeds, for as long as [`Retry`] has it. `Err` is an exit code.
+async fn persist<T>(
+    retry: &mut Retry,
+    stop: &mut watch::Receiver<bool>,
+    words: Option<&Path>,
+    mut attempt: impl AsyncFnMut() -> Result<T, ConnectError>,
+) -> Result<T, u8> {
+    loop {
+        let attempted = tokio::select! {
+            attempted = attempt() => attempted,
+            _ = stop.wait_for(|stop| *stop) => return Err(ORDERLY),
+        };
+        match attempted {
+            Ok(value) => {
+                retry.connected();
+                return Ok(value);
+            }
+            Err(error) => match retry.failed(&error) {
+                Some(wait) => pause(wait, stop).await?,
+                None => return Err(give_up(words, &error)),
+            },
+        }
+    }
+}
+
+async fn pause(wait: Duration, stop: &mut watch::Receiver<bool>) -> Result<(), u8> {
+    tokio::select! {
+        () = sleep(wait) => Ok(()),
+        _ = stop.wait_for(|stop| *stop) => Err(ORDERLY),
+    }
+}
+
+fn give_up(words: Option<&Path>, error: &ConnectError) -> u8 {
     tracing::error!(target: milestones::TARGET, "{error}");
     tracing::error!(target: milestones::TARGET, "{}", error.next_step());
-    if in_pod {
-        last_words(Path::new(last_words::TERMINATION_LOG), &format!("{error}. {}", error.next_step()));
+    if let Some(path) = words {
+        last_words(path, &format!("{error}. {}", error.next_step()));
     }
     error.exit_code().code()
-}
-
-/// A number from 0 to 1, different in each process and at each call.
-fn random() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(Instant::now()) as f64 / u64::MAX as f64
 }
 
 /// SIGTERM and SIGINT ask for an end in order; a second one, or `grace` passing, ends the process at once.
@@ -184,10 +172,67 @@ fn stop_on_signal(grace: Duration) -> std::io::Result<watch::Receiver<bool>> {
         let second = tokio::select! {
             _ = terminate.recv() => 15,
             _ = interrupt.recv() => 2,
-            () = tokio::time::sleep(grace) => first,
+            () = sleep(grace) => first,
         };
         tracing::warn!(target: milestones::TARGET, "ending at once");
         std::process::exit(128 + second);
     });
     Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::testing::config;
+    use crate::transport::ExitCode;
+
+    fn refused() -> ConnectError {
+        ConnectError::new("connecting to", "jenkins:50000", Cause::Refused)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_tried_until_it_succeeds() {
+        let (_tell, mut stop) = watch::channel(false);
+        let mut tries = 0;
+        let attempt = async || {
+            tries += 1;
+            if tries < 20 { Err(refused()) } else { Ok(tries) }
+        };
+        let tried = persist(&mut Retry::new(&config(), true), &mut stop, None, attempt).await;
+        assert_eq!(tried, Ok(20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_leaves_an_exit_code_and_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("termination-log");
+        std::fs::write(&log, "").unwrap();
+        let (_tell, mut stop) = watch::channel(false);
+        let mut limited = config();
+        limited.first_connect_timeout = Some(Duration::from_secs(180));
+        let attempt = async || Err::<(), _>(refused());
+        let tried = persist(&mut Retry::new(&limited, true), &mut stop, Some(&log), attempt).await;
+        assert_eq!(tried, Err(ExitCode::Refused.code()));
+        let words = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(
+            words,
+            "connecting to jenkins:50000: connection refused. \
+             Check that the controller is running and that host and port are the ones it listens on."
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_ends_an_attempt_and_a_wait_at_once() {
+        let (tell, mut stop) = watch::channel(false);
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(5)).await;
+            tell.send(true)
+        });
+        let begun = tokio::time::Instant::now();
+        let never = async || std::future::pending::<Result<(), ConnectError>>().await;
+        let tried = persist(&mut Retry::new(&config(), true), &mut stop, None, never).await;
+        assert_eq!((tried, begun.elapsed().as_secs()), (Err(ORDERLY), 5));
+        assert_eq!(pause(Duration::from_secs(3600), &mut stop).await, Err(ORDERLY));
+        assert_eq!(begun.elapsed().as_secs(), 5);
+    }
 }

@@ -4,11 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper::Method;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::http::{self, Request};
+use super::http;
 use super::proxy::{Credentials, Decision, Proxies, Proxy, Rule, Scheme, host_port};
 use super::{Cause, ConnectError};
 
@@ -82,46 +83,31 @@ impl Dialer {
         self.proxy_credentials.as_ref().or(proxy.credentials.as_ref())
     }
 
-    async fn tunnel(
-        &self,
-        mut stream: TcpStream,
-        proxy: &Proxy,
-        host: &str,
-        port: u16,
-    ) -> Result<TcpStream, ConnectError> {
+    async fn tunnel(&self, stream: TcpStream, proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
         let target = host_port(host, port);
         let failed = |message: String| {
             let proxy = proxy.to_string();
             let cause = Cause::Proxy { proxy, message };
             ConnectError::new("connecting through a proxy to", &*target, cause)
         };
-        let mut request = Request::new("CONNECT", &target);
-        let credentials = self.credentials_for(proxy);
-        let mut headers = vec![("Host", target.clone())];
-        headers.extend(credentials.map(|c| ("Proxy-Authorization", c.basic())));
-        for (name, value) in &headers {
-            request.header(name, value).map_err(|cause| failed(cause.to_string()))?;
-        }
-        let exchange = async {
-            request.send(&mut stream).await?;
-            http::read_head_exactly(&mut stream).await
-        };
-        let head = match timeout(self.connect_timeout, exchange).await {
-            Ok(Ok(head)) => head,
-            Ok(Err(error)) => {
-                return Err(failed(match Cause::from_io(error, self.connect_timeout) {
-                    Cause::Closed => "it closed the connection".to_owned(),
-                    cause => cause.to_string(),
-                }));
-            }
-            Err(_) => {
-                let cause = Cause::TimedOut(self.connect_timeout);
-                return Err(failed(format!("no answer to CONNECT: {cause}")));
-            }
-        };
-        let status = format!("HTTP {} {}", head.status, head.reason);
+        let credentials = self.credentials_for(proxy).map(Credentials::basic);
+        let headers = [("Host", Some(target.as_str())), ("Proxy-Authorization", credentials.as_deref())];
+        let headers = headers.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let request = http::request(Method::CONNECT, &target, headers).map_err(|cause| failed(cause.to_string()))?;
+        let answer = http::exchange(stream, request, self.connect_timeout).await;
+        let (response, stream, early) = answer.map_err(|cause| {
+            failed(match cause {
+                Cause::Closed => "it closed the connection".to_owned(),
+                Cause::TimedOut(_) => format!("no answer to CONNECT: {cause}"),
+                Cause::NotJenkins(message) => message,
+                cause => cause.to_string(),
+            })
+        })?;
+        let status = format!("HTTP {} {}", response.status(), response.reason());
         let status = status.trim_end();
-        match head.status {
+        match response.status() {
+            // In TLS, HTTP and JNLP4 alike it is the agent that speaks first.
+            200..=299 if !early.is_empty() => Err(failed(format!("it sent data of its own after {status}"))),
             200..=299 => Ok(stream),
             407 => Err(failed(http::wants_credentials(credentials.is_some()).to_owned())),
             _ => Err(failed(format!("it refuses to connect to {target} ({status})"))),
@@ -302,15 +288,24 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn connect_through_a_proxy_with_credentials() {
-        let answer = "HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nfirst bytes";
-        let (port, proxy) = serve(&[answer]).await;
-        let dialer = via("http_proxy", port);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialer = via("http_proxy", listener.local_addr().unwrap().port());
+        let proxy = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let request = read_request(&mut stream).await;
+            stream.write_all(b"HTTP/1.0 200 Connection established\r\nVia: x\r\n\r\n").await.unwrap();
+            let mut said = [0; 4];
+            stream.read_exact(&mut said).await.unwrap();
+            stream.write_all(&said).await.unwrap();
+            request
+        });
         let mut stream = dialer.connect(Scheme::Agent, "2001:db8::7", 50000).await.unwrap();
+        stream.write_all(b"echo").await.unwrap();
         let mut rest = String::new();
         stream.read_to_string(&mut rest).await.unwrap();
-        assert_eq!(rest, "first bytes", "nothing beyond the head was taken");
+        assert_eq!(rest, "echo");
         assert_eq!(
-            proxy.await.unwrap()[0],
+            proxy.await.unwrap(),
             "CONNECT [2001:db8::7]:50000 HTTP/1.1\r\nHost: [2001:db8::7]:50000\r\n\
              Proxy-Authorization: Basic dTpw\r\n\r\n"
         );
@@ -330,6 +325,7 @@ pub(crate) mod tests {
             ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "refuses the credentials"),
             ("HTTP/1.1 403 Forbidden\r\n\r\n", "refuses to connect to ci:443 (HTTP 403 Forbidden)"),
             ("SSH-2.0-x\r\n\r\n", "no HTTP answer"),
+            ("HTTP/1.1 200 OK\r\n\r\nSSH-2.0-x\r\n", "data of its own after HTTP 200 OK"),
             ("", "closed the connection"),
         ];
         for (answer, expected) in cases {

@@ -1,13 +1,26 @@
-//! As much HTTP/1.1 as connecting takes: a controller's URL, one request, one bounded answer.
+//! What connecting takes of HTTP: a controller's URL, one request, one bounded answer.
 //!
 //! Discovery, the WebSocket upgrade and CONNECT all go through here, and so through the same
-//! [`Dialer`], proxies and trust: what fails, fails in the same words.
+//! [`Dialer`], proxies and trust: what fails, fails in the same words. hyper does the talking, over
+//! a stream that is ours.
 
+use std::error::Error as _;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::ext::ReasonPhrase;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::http::response;
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -22,99 +35,59 @@ const MAX_HEAD: usize = 64 << 10;
 /// Bytes of a body that are looked at: enough to tell what an error page says.
 const MAX_BODY: usize = 32 << 10;
 
-/// Headers of an answer: names compare without case, order is kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+/// How long a body may take. The status is known by then; the body only has the words to it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Headers {
-    /// The first value of that name.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-
-    fn has_token(&self, name: &str, token: &str) -> bool {
-        self.0
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
-            .flat_map(|(_, value)| value.split(','))
-            .any(|value| value.trim().eq_ignore_ascii_case(token))
-    }
-}
-
-impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
-    fn from_iter<T: IntoIterator<Item = (N, V)>>(headers: T) -> Self {
-        let headers = headers.into_iter();
-        Self(headers.map(|(n, v)| (n.into(), v.into())).collect())
-    }
-}
-
-/// Status line and headers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// 100 to 999.
-    pub status: u16,
-    /// The reason phrase, often empty.
-    pub reason: String,
-    /// The headers.
-    pub headers: Headers,
-}
-
-impl Head {
-    /// Parses everything before the empty line. Bytes beyond ASCII are taken as ISO 8859-1.
-    ///
-    /// # Errors
-    /// A text that says what is not HTTP about it.
-    pub fn parse(head: &[u8]) -> Result<Self, String> {
-        let text: String = head.iter().copied().map(char::from).collect();
-        let mut lines = text.split('\n').map(|line| line.trim_end_matches('\r'));
-        let status_line = lines.next().unwrap_or_default();
-        let not_http = || format!("no HTTP answer but {:?}", excerpt(status_line, 60));
-        let rest = status_line
-            .strip_prefix("HTTP/1.")
-            .and_then(|rest| rest.get(1..)?.strip_prefix(' '))
-            .ok_or_else(not_http)?;
-        let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
-        let status = match status.parse::<u16>() {
-            Ok(status @ 100..=999) if status.to_string().len() == rest.len().min(3) => status,
-            _ => return Err(not_http()),
-        };
-        let mut headers = Vec::new();
-        for line in lines.take_while(|line| !line.is_empty()) {
-            let Some((name, value)) = line.split_once(':') else {
-                return Err(format!("a header without a colon: {:?}", excerpt(line, 60)));
-            };
-            headers.push((name.trim().to_owned(), value.trim().to_owned()));
-        }
-        Ok(Self { status, reason: excerpt(reason, 100), headers: Headers(headers) })
-    }
+/// The first value of that name; one that isn't UTF-8 counts as none.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(headers.get(name)?.as_bytes()).ok()
 }
 
 /// An answer.
-#[derive(Debug, Clone)]
-pub struct Response {
+#[derive(Debug)]
+pub(crate) struct Response {
     /// Status and headers.
-    pub head: Head,
+    pub(crate) head: response::Parts,
     /// The beginning of the body, at most 32 KiB.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
+    /// The status code.
+    pub(crate) fn status(&self) -> u16 {
+        self.head.status.as_u16()
+    }
+
+    /// The first value of that header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head.headers, name)
+    }
+
+    /// The reason phrase, often empty.
+    pub(crate) fn reason(&self) -> String {
+        match self.head.extensions.get::<ReasonPhrase>() {
+            Some(reason) => excerpt(&String::from_utf8_lossy(reason.as_bytes()), 100),
+            // hyper keeps a phrase that isn't the usual one.
+            None => self.head.status.canonical_reason().unwrap_or_default().to_owned(),
+        }
+    }
+
     /// What the body says to a reader, in one line of at most 300 characters; else the reason.
     ///
     /// Jenkins refuses with Jetty's error page, in a table of which the message is one row.
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         let body = String::from_utf8_lossy(&self.body);
         let jetty = body.split_once("<th>MESSAGE:</th><td>").and_then(|(_, rest)| rest.split_once("</td>"));
         let text = plain_text(jetty.map_or(&*body, |(message, _)| message));
-        if text.is_empty() { self.head.reason.clone() } else { text }
+        if text.is_empty() { self.reason() } else { text }
     }
 
     /// The cause for a status that isn't the wanted one.
     pub(crate) fn refusal(&self) -> Cause {
         Cause::Http {
-            status: self.head.status,
-            message: match self.head.headers.get("Location") {
-                Some(location) if (300..400).contains(&self.head.status) => {
+            status: self.status(),
+            message: match self.header("Location") {
+                Some(location) if self.head.status.is_redirection() => {
                     format!("it redirects to {}", excerpt(location, 200))
                 }
                 _ => self.message(),
@@ -283,150 +256,117 @@ impl fmt::Debug for ControllerUrl {
     }
 }
 
-/// A request's head in the making.
-pub(crate) struct Request(Vec<u8>);
-
-impl Request {
-    pub(crate) fn new(method: &str, target: &str) -> Self {
-        Self(format!("{method} {target} HTTP/1.1\r\n").into_bytes())
+/// A request without a body.
+///
+/// Values go out as ISO 8859-1, as Jetty reads them, or as UTF-8 where that can't hold one.
+///
+/// # Errors
+/// [`Cause::Configuration`] for what would break out of the request line or a header.
+pub(crate) fn request<'a>(
+    method: Method,
+    target: &str,
+    headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Request<Empty<Bytes>>, Cause> {
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::try_from(target)
+        .map_err(|error| Cause::Configuration(format!("{:?} can't be asked for: {error}", excerpt(target, 200))))?;
+    for (name, value) in headers {
+        let bad_name = |_| Cause::Configuration(format!("{:?} is no header name", excerpt(name, 60)));
+        let bad_value = |_| Cause::Configuration(format!("the value of the header {name} contains control characters"));
+        let latin1: Result<Vec<u8>, _> = value.chars().map(u8::try_from).collect();
+        request.headers_mut().append(
+            HeaderName::from_bytes(name.as_bytes()).map_err(bad_name)?,
+            HeaderValue::from_bytes(latin1.as_deref().unwrap_or(value.as_bytes())).map_err(bad_value)?,
+        );
     }
-
-    /// Adds a header.
-    ///
-    /// A value goes out as ISO 8859-1, as Jetty reads it, or as UTF-8 where that can't hold it.
-    ///
-    /// # Errors
-    /// [`Cause::Configuration`] for what would break out of the header.
-    pub(crate) fn header(&mut self, name: &str, value: &str) -> Result<(), Cause> {
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        if name.is_empty() || !name.bytes().all(token) {
-            let name = excerpt(name, 60);
-            return Err(Cause::Configuration(format!("{name:?} is no header name")));
-        }
-        if value.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(Cause::Configuration(format!("the value of the header {name} contains control characters")));
-        }
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b": ");
-        match value.chars().map(u8::try_from).collect::<Result<Vec<u8>, _>>() {
-            Ok(latin1) => self.0.extend_from_slice(&latin1),
-            Err(_) => self.0.extend_from_slice(value.as_bytes()),
-        }
-        self.0.extend_from_slice(b"\r\n");
-        Ok(())
-    }
-
-    pub(crate) async fn send(mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        self.0.extend_from_slice(b"\r\n");
-        stream.write_all(&self.0).await?;
-        stream.flush().await
-    }
+    Ok(request)
 }
 
-/// Reads a head and what came with it beyond.
-pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Head, Vec<u8>)> {
-    let mut buffer = Vec::with_capacity(1024);
-    loop {
-        let searched = buffer.len().saturating_sub(3);
-        if stream.read_buf(&mut buffer).await? == 0 {
-            if buffer.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+/// Sends a request and reads its answer, `deadline` being for status and headers.
+///
+/// Gives the stream back with what came on it beyond the answer: after an upgrade or a CONNECT,
+/// these belong to the next protocol.
+pub(crate) async fn exchange<S>(
+    stream: S,
+    request: Request<Empty<Bytes>>,
+    deadline: Duration,
+) -> Result<(Response, S, Bytes), Cause>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sender, mut connection) = http1::Builder::new()
+        // Names are written as Java's agent writes them, for what compares them with case.
+        .title_case_headers(true)
+        .max_buf_size(MAX_HEAD)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| cause(&error, b"", deadline))?;
+    let answer = async move {
+        Ok(match timeout(deadline, sender.send_request(request)).await? {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                Ok(Response { head, body: read_body(body).await })
             }
-            let what = excerpt(&String::from_utf8_lossy(&buffer), 60);
-            return Err(invalid(format!("the answer ends early: {what:?}")));
-        }
-        if let Some(at) = find(&buffer[searched..], b"\r\n\r\n") {
-            let body = buffer.split_off(searched + at + 4);
-            return Ok((Head::parse(&buffer).map_err(invalid)?, body));
-        }
-        if !b"HTTP/1.".starts_with(&buffer[..buffer.len().min(7)]) {
-            Head::parse(&buffer).map_err(invalid)?;
-        }
-        if buffer.len() > MAX_HEAD {
-            return Err(invalid("the answer's headers are too large".to_owned()));
-        }
+            Err(error) => Err(error),
+        })
+    };
+    let mut answer = pin!(answer);
+    // The connection's own end is not of interest: what goes wrong arrives in the answer.
+    let answer = tokio::select! {
+        answer = &mut answer => answer,
+        _ = poll_fn(|cx| connection.poll_without_shutdown(cx)) => answer.await,
+    };
+    let parts = connection.into_parts();
+    match answer {
+        Ok(Ok(response)) => Ok((response, parts.io.into_inner(), parts.read_buf)),
+        Ok(Err(error)) => Err(cause(&error, &parts.read_buf, deadline)),
+        Err(tokio::time::error::Elapsed { .. }) => Err(Cause::TimedOut(deadline)),
     }
-}
-
-/// As [`read_head`], without taking a byte beyond the head from the stream.
-pub(crate) async fn read_head_exactly(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Head> {
-    let mut buffer = Vec::with_capacity(256);
-    while !buffer.ends_with(b"\r\n\r\n") {
-        if buffer.len() >= MAX_HEAD {
-            return Err(invalid("the answer's headers are too large".to_owned()));
-        }
-        buffer.push(stream.read_u8().await?);
-    }
-    Head::parse(&buffer).map_err(invalid)
-}
-
-fn invalid(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, message)
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|w| w == needle)
 }
 
 /// Reads the beginning of a body: an error or an early end is just its end.
-pub(crate) async fn read_body(stream: &mut (impl AsyncRead + Unpin), head: &Head, mut body: Vec<u8>) -> Vec<u8> {
-    let chunked = head.headers.has_token("Transfer-Encoding", "chunked");
-    let length = match head.headers.get("Content-Length") {
-        _ if matches!(head.status, 204 | 304) => 0,
-        Some(length) if !chunked => length.parse().unwrap_or(MAX_BODY).min(MAX_BODY),
-        _ => MAX_BODY,
-    };
-    while body.len() < length && !(chunked && dechunk(&body).1) {
-        match stream.read_buf(&mut body).await {
-            Ok(0) | Err(_) => break,
-            Ok(_) => {}
+async fn read_body(mut incoming: Incoming) -> Vec<u8> {
+    let mut body = Vec::new();
+    let frames = async {
+        while body.len() < MAX_BODY
+            && let Some(Ok(frame)) = incoming.frame().await
+        {
+            body.extend_from_slice(frame.data_ref().map_or(b"", |data| data));
         }
-    }
-    if chunked {
-        body = dechunk(&body).0;
-    }
-    body.truncate(length);
+    };
+    let _ = timeout(BODY_TIMEOUT, frames).await;
+    body.truncate(MAX_BODY);
     body
 }
 
-/// The payload of what has arrived of a chunked body (RFC 9112, 7.1), and whether that is all.
-fn dechunk(mut raw: &[u8]) -> (Vec<u8>, bool) {
-    let mut body = Vec::new();
-    loop {
-        let Some(end) = find(raw, b"\r\n") else {
-            return (body, false);
+/// Why there is no answer, of which `received` is what came; what isn't HTTP isn't Jenkins.
+fn cause(error: &hyper::Error, received: &[u8], waited: Duration) -> Cause {
+    if let Some(io) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
+        return match (io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()), io.raw_os_error()) {
+            (Some(tls), _) => Cause::Tls(tls.clone()),
+            (None, Some(code)) => Cause::from_io(io::Error::from_raw_os_error(code), waited),
+            (None, None) => Cause::from_io(io::Error::new(io.kind(), io.to_string()), waited),
         };
-        let line = String::from_utf8_lossy(&raw[..end]);
-        let size = line.split(';').next().unwrap_or_default().trim();
-        let Ok(size) = usize::from_str_radix(size, 16) else {
-            return (body, true);
-        };
-        raw = &raw[end + 2..];
-        if size == 0 {
-            return (body, true);
-        }
-        let available = size.min(raw.len());
-        body.extend_from_slice(&raw[..available]);
-        match size.checked_add(2).and_then(|n| raw.get(n..)) {
-            Some(rest) => raw = rest,
-            None => return (body, false),
-        }
     }
+    let text = String::from_utf8_lossy(received);
+    let line = excerpt(text.lines().next().unwrap_or_default(), 60);
+    Cause::NotJenkins(if received.len() >= MAX_HEAD {
+        "the answer's headers are too large".to_owned()
+    } else if received.is_empty() {
+        return Cause::Closed;
+    } else if !received.starts_with(b"HTTP/1.") {
+        format!("no HTTP answer but {line:?}")
+    } else if error.is_incomplete_message() {
+        format!("the answer ends early: {line:?}")
+    } else {
+        format!("an unusable HTTP answer, {line:?}: {error}")
+    })
 }
 
 /// A byte stream to a controller, TLS inside of it where the URL says so.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> Stream for S {}
-
-/// The cause of a failure while `waited` was the deadline; what isn't HTTP isn't Jenkins.
-pub(crate) fn io_cause(error: io::Error, waited: Duration) -> Cause {
-    match error.kind() {
-        io::ErrorKind::InvalidData if !error.get_ref().is_some_and(|e| e.is::<rustls::Error>()) => {
-            Cause::NotJenkins(error.to_string())
-        }
-        _ => Cause::from_io(error, waited),
-    }
-}
 
 /// Does TLS over a stream to `host`.
 pub(crate) async fn start_tls<S>(
@@ -466,7 +406,7 @@ pub(crate) async fn get(
     headers: &[(&str, &str)],
     deadline: Duration,
 ) -> Result<Response, ConnectError> {
-    let (mut stream, target, via): (Box<dyn Stream>, _, _) = if url.tls {
+    let (stream, target, via): (Box<dyn Stream>, _, _) = if url.tls {
         let stream = dialer.connect(url.scheme(), &url.host, url.port).await?;
         let stream = start_tls(tls, &url.host, &url.to_string(), stream, deadline).await?;
         (Box::new(stream), url.path.clone(), None)
@@ -484,40 +424,29 @@ pub(crate) async fn get(
         }
     };
     let error = |cause: Cause| ConnectError::new("GET", url.to_string(), cause);
-    let mut request = Request::new("GET", &target);
     let authority = url.authority();
     let user_agent = concat!("jenkins-inbound-agent/", env!("CARGO_PKG_VERSION"));
+    let credentials = via.as_ref().and_then(|proxy| dialer.credentials_for(proxy)).map(Credentials::basic);
     let own = [("Host", authority.as_str()), ("User-Agent", user_agent), ("Accept", "*/*"), ("Connection", "close")];
-    for (name, value) in own.iter().chain(headers) {
-        request.header(name, value).map_err(error)?;
-    }
-    let credentials = via.as_ref().and_then(|proxy| dialer.credentials_for(proxy));
-    if let Some(credentials) = credentials {
-        request.header("Proxy-Authorization", &credentials.basic()).map_err(error)?;
-    }
-    let exchange = async {
-        request.send(&mut stream).await?;
-        let (head, rest) = read_head(&mut stream).await?;
-        let body = read_body(&mut stream, &head, rest).await;
-        Ok(Response { head, body })
-    };
-    match timeout(deadline, exchange).await {
-        Ok(Ok(response)) => match &via {
-            Some(proxy) if response.head.status == 407 => Err(error(Cause::Proxy {
-                proxy: proxy.to_string(),
-                message: wants_credentials(credentials.is_some()).to_owned(),
-            })),
-            _ => Ok(response),
-        },
-        Ok(Err(e)) => Err(error(io_cause(e, deadline))),
-        Err(_) => Err(error(Cause::TimedOut(deadline))),
+    let for_proxy = credentials.as_deref().map(|basic| ("Proxy-Authorization", basic));
+    let headers = own.into_iter().chain(headers.iter().copied()).chain(for_proxy);
+    let request = request(Method::GET, &target, headers).map_err(error)?;
+    let (response, ..) = exchange(stream, request, deadline).await.map_err(error)?;
+    match &via {
+        Some(proxy) if response.status() == 407 => Err(error(Cause::Proxy {
+            proxy: proxy.to_string(),
+            message: wants_credentials(credentials.is_some()).to_owned(),
+        })),
+        _ => Ok(response),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::dial::tests::read_request;
     use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
 
     #[test]
     fn urls() {
@@ -554,23 +483,68 @@ mod tests {
         }
     }
 
-    #[test]
-    fn heads() {
-        let head = Head::parse(b"HTTP/1.1 200 OK\r\nX-Jenkins: 2.293\r\nA:b:c \r\n\r\n").unwrap();
-        assert_eq!((head.status, head.reason.as_str()), (200, "OK"));
-        assert_eq!(head.headers.get("x-jenkins"), Some("2.293"));
-        assert_eq!(head.headers.get("a"), Some("b:c"));
-        assert_eq!(Head::parse(b"HTTP/1.0 407\r\n\r\n").unwrap().status, 407);
-        for bad in [
-            "SSH-2.0-OpenSSH\r\n\r\n",
-            "HTTP/2 200\r\n\r\n",
-            "HTTP/1.1 20\r\n\r\n",
-            "HTTP/1.1 2000 x\r\n\r\n",
-            "HTTP/1.1 +20 x\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nnonsense\r\n\r\n",
-        ] {
-            assert!(Head::parse(bad.as_bytes()).is_err(), "{bad:?}");
+    /// What becomes of this answer, the connection being closed after it if `close`.
+    async fn answer(answer: &[u8], close: bool) -> Result<(Response, Bytes), Cause> {
+        let (ours, mut theirs) = tokio::io::duplex(answer.len().max(1000));
+        let request = request(Method::GET, "/", [("Host", "jenkins")]).unwrap();
+        let serve = async {
+            read_request(&mut theirs).await;
+            theirs.write_all(answer).await.unwrap();
+            if close {
+                theirs.shutdown().await.unwrap();
+            }
+        };
+        let (answer, ()) = tokio::join!(exchange(ours, request, Duration::from_secs(60)), serve);
+        answer.map(|(response, _, beyond)| (response, beyond))
+    }
+
+    async fn answered(bytes: &[u8]) -> Result<(Response, Bytes), Cause> {
+        answer(bytes, true).await
+    }
+
+    #[tokio::test]
+    async fn heads() {
+        let (response, _) = answered(b"HTTP/1.1 200 Fine\r\nX-Jenkins: 2.293\r\nA:b:c \r\n\r\n").await.unwrap();
+        assert_eq!((response.status(), response.reason().as_str()), (200, "Fine"));
+        assert_eq!(response.header("x-jenkins"), Some("2.293"));
+        assert_eq!(response.header("a"), Some("b:c"));
+        for (line, reason) in
+            [("407", ""), ("407 ", ""), ("407 Proxy Authentication Required", "Proxy Authentication Required")]
+        {
+            let (response, _) = answered(format!("HTTP/1.0 {line}\r\n\r\n").as_bytes()).await.unwrap();
+            assert_eq!((response.status(), response.reason().as_str()), (407, reason));
         }
+        for (bad, expected) in [
+            ("SSH-2.0-OpenSSH\r\n\r\n", "no HTTP answer but \"SSH-2.0-OpenSSH\""),
+            ("SSH-2.0-OpenSSH", "no HTTP answer"),
+            ("HTTP/2 200\r\n\r\n", "no HTTP answer"),
+            ("HTTP/1.1 20\r\n\r\n", "unusable"),
+            ("HTTP/1.1 2000 x\r\n\r\n", "unusable"),
+            ("HTTP/1.1 +20 x\r\n\r\n", "unusable"),
+            ("HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", "unusable"),
+            ("HTTP/1.1 200 OK\r\nA: b", "ends early"),
+        ] {
+            match answered(bad.as_bytes()).await.unwrap_err() {
+                Cause::NotJenkins(message) => assert!(message.contains(expected), "{bad:?}: {message}"),
+                other => panic!("{bad:?}: {other:?}"),
+            }
+        }
+        assert!(matches!(answered(b"").await, Err(Cause::Closed)));
+    }
+
+    #[tokio::test]
+    async fn who_speaks_before_being_asked_is_told() {
+        let (ours, mut theirs) = tokio::io::duplex(1000);
+        theirs.write_all(b"SSH-2.0-OpenSSH_9\r\n").await.unwrap();
+        let request = request(Method::GET, "/", []).unwrap();
+        let cause = exchange(ours, request, Duration::from_secs(60)).await.unwrap_err();
+        assert!(cause.to_string().ends_with("no HTTP answer but \"SSH-2.0-OpenSSH_9\""), "{cause}");
+    }
+
+    #[tokio::test]
+    async fn what_follows_an_upgrade_is_kept() {
+        let (response, beyond) = answered(b"HTTP/1.1 101 x\r\n\r\nfirst frame").await.unwrap();
+        assert_eq!((response.status(), &*beyond), (101, &b"first frame"[..]));
     }
 
     #[test]
@@ -596,19 +570,23 @@ mod tests {
             <h2>HTTP ERROR 400 no such agent</h2>\n<table>\n<tr><th>URI:</th><td>/wsagents/</td></tr>\n\
             <tr><th>STATUS:</th><td>400</td></tr>\n<tr><th>MESSAGE:</th><td>no such &lt;agent&gt;</td></tr>\n\
             <tr><th>SERVLET:</th><td>Stapler</td></tr>\n</table>\n<hr>Powered by Jetty<hr/>\n</body></html>";
-        let response = Response { head: Head::parse(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap(), body: page.into() };
+        let (head, ()) = hyper::Response::new(()).into_parts();
+        let response = Response { head, body: page.into() };
         assert_eq!(response.message(), "no such <agent>");
     }
 
     #[test]
-    fn headers_cannot_be_smuggled() {
-        let mut request = Request::new("GET", "/");
-        assert!(request.header("Node-Name", "a\r\nSecret-Key: b").is_err());
-        assert!(request.header("Node Name", "a").is_err());
-        assert!(request.header("", "a").is_err());
-        request.header("Node-Name", "käse").unwrap();
-        request.header("Node-Name", "节").unwrap();
-        assert_eq!(request.0, b"GET / HTTP/1.1\r\nNode-Name: k\xe4se\r\nNode-Name: \xe8\x8a\x82\r\n");
+    fn requests_cannot_be_smuggled() {
+        let header = |name, value| {
+            let request = request(Method::GET, "/", [(name, value)])?;
+            Ok::<_, Cause>(request.headers()[name].as_bytes().to_vec())
+        };
+        assert!(header("Node-Name", "a\r\nSecret-Key: b").is_err());
+        assert!(header("Node Name", "a").is_err());
+        assert!(header("", "a").is_err());
+        assert_eq!(header("Node-Name", "käse").unwrap(), b"k\xe4se");
+        assert_eq!(header("Node-Name", "节").unwrap(), "节".as_bytes());
+        assert!(matches!(request(Method::GET, "/ HTTP/1.1\r\nA: b", []), Err(Cause::Configuration(_))));
     }
 
     #[tokio::test]
@@ -622,33 +600,36 @@ mod tests {
             ("Transfer-Encoding: chunked", "zz\r\nabc", ""),
         ];
         for (header, sent, expected) in cases {
-            let head = Head::parse(format!("HTTP/1.1 400 x\r\n{header}\r\n\r\n").as_bytes());
-            let mut rest = &sent.as_bytes()[1..];
-            let body = read_body(&mut rest, &head.unwrap(), sent.as_bytes()[..1].to_vec()).await;
-            assert_eq!(String::from_utf8_lossy(&body), *expected, "{header}");
+            let answer = format!("HTTP/1.1 400 x\r\n{header}\r\n\r\n{sent}");
+            let (response, _) = answered(answer.as_bytes()).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&response.body), *expected, "{header}");
         }
-        let head = Head::parse(b"HTTP/1.1 400 x\r\n\r\n").unwrap();
-        let body = read_body(&mut tokio::io::repeat(b'x'), &head, Vec::new()).await;
-        assert_eq!(body.len(), MAX_BODY);
+        let mut endless = b"HTTP/1.1 400 x\r\n\r\n".to_vec();
+        endless.resize(MAX_BODY * 2, b'x');
+        assert_eq!(answered(&endless).await.unwrap().0.body.len(), MAX_BODY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_leaves_the_status() {
+        let started = tokio::time::Instant::now();
+        let (response, _) = answer(b"HTTP/1.1 403 x\r\nContent-Length: 99\r\n\r\nno", false).await.unwrap();
+        assert_eq!((response.status(), response.message().as_str()), (403, "no"));
+        assert_eq!(started.elapsed().as_secs(), BODY_TIMEOUT.as_secs());
     }
 
     #[tokio::test]
     async fn endless_heads_are_cut() {
-        let error = read_head(&mut tokio::io::repeat(b'x')).await.unwrap_err();
-        assert!(error.to_string().contains("no HTTP answer"), "{error}");
-        let mut stream = b"HTTP/1.1 200 OK\r\n".chain(tokio::io::repeat(b'x'));
-        let error = read_head(&mut stream).await.unwrap_err();
-        assert!(error.to_string().contains("too large"), "{error}");
-        let mut stream = b"HTTP/1.1 200 OK\r\n".chain(tokio::io::repeat(b'x'));
-        let error = read_head_exactly(&mut stream).await.unwrap_err();
-        assert!(error.to_string().contains("too large"), "{error}");
+        for (start, expected) in [("", "no HTTP answer"), ("HTTP/1.1 200 OK\r\n", "too large")] {
+            let mut answer = start.as_bytes().to_vec();
+            answer.resize(MAX_HEAD * 2, b'x');
+            let cause = answered(&answer).await.unwrap_err();
+            assert!(cause.to_string().contains(expected), "{cause}");
+        }
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes: Vec<u8>, text in "(<|/|script|head|é|>|a|&lt;| |!--){0,30}") {
-            let _ = Head::parse(&bytes);
-            let _ = dechunk(&bytes);
             let _ = plain_text(&String::from_utf8_lossy(&bytes));
             prop_assert!(plain_text(&text).chars().count() <= 301);
         }

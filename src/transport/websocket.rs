@@ -10,6 +10,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use http_body_util::Empty;
+use hyper::{Method, Request};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -18,7 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::dial::Dialer;
-use super::http::{self, ControllerUrl, Request, Response, Stream};
+use super::http::{self, ControllerUrl, Response, Stream};
 use super::identity::Secret;
 use super::proxy::Credentials;
 use super::trust::TlsConfig;
@@ -73,7 +75,7 @@ pub async fn connect(dialer: &Dialer, tls: &TlsConfig, options: &Options) -> Res
     let url = options.url.join("wsagents/");
     let shown = shown(&url);
     let stream = dialer.connect(url.scheme(), &url.host, url.port).await?;
-    let mut stream: Box<dyn Stream> = if url.tls {
+    let stream: Box<dyn Stream> = if url.tls {
         Box::new(http::start_tls(tls, &url.host, &shown, stream, UPGRADE_TIMEOUT).await?)
     } else {
         Box::new(stream)
@@ -81,26 +83,14 @@ pub async fn connect(dialer: &Dialer, tls: &TlsConfig, options: &Options) -> Res
     let error = |cause| ConnectError::new("opening a WebSocket to", shown.clone(), cause);
     let key = generate_key();
     let request = request(options, &url, &key).map_err(error)?;
-    let exchange = async {
-        request.send(&mut stream).await?;
-        let (head, rest) = http::read_head(&mut stream).await?;
-        if head.status == 101 {
-            return Ok((Response { head, body: rest }, true));
-        }
-        let body = http::read_body(&mut stream, &head, rest).await;
-        Ok((Response { head, body }, false))
-    };
-    let (response, upgraded) = match timeout(UPGRADE_TIMEOUT, exchange).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(e)) => return Err(error(http::io_cause(e, UPGRADE_TIMEOUT))),
-        Err(_) => return Err(error(Cause::TimedOut(UPGRADE_TIMEOUT))),
-    };
-    if !upgraded {
+    let (response, stream, received) = http::exchange(stream, request, UPGRADE_TIMEOUT).await.map_err(error)?;
+    if response.status() != 101 {
         return Err(error(refusal(&response)));
     }
     let (capability, cookie) = accepted(&response, &key).map_err(error)?;
-    let config = config();
-    let socket = WebSocketStream::from_partially_read(stream, response.body, Role::Client, Some(config)).await;
+    // The controller may have said something together with the answer.
+    let config = Some(config());
+    let socket = WebSocketStream::from_partially_read(stream, received.into(), Role::Client, config).await;
     let (sink, source) = socket.split();
     Ok(Connection {
         reader: Reader { source, assembler: Assembler::default(), address: shown.clone() }.into(),
@@ -121,7 +111,7 @@ fn shown(url: &ControllerUrl) -> String {
     url.to_string().replacen("http", "ws", 1)
 }
 
-fn request(options: &Options, url: &ControllerUrl, key: &str) -> Result<Request, Cause> {
+fn request(options: &Options, url: &ControllerUrl, key: &str) -> Result<Request<Empty<Bytes>>, Cause> {
     let given = |name: &str| {
         let mut names = options.headers.iter().map(|(given, _)| given);
         names.any(|given| given.eq_ignore_ascii_case(name))
@@ -132,8 +122,7 @@ fn request(options: &Options, url: &ControllerUrl, key: &str) -> Result<Request,
     let authority = url.authority();
     let capability = Capability::OURS.to_base64();
     let authorization = url.credentials.as_ref().map(Credentials::basic);
-    let mut request = Request::new("GET", &url.path);
-    for (name, value) in [
+    let own = [
         ("Host", Some(authority.as_str())),
         ("Upgrade", Some("websocket")),
         ("Connection", Some("Upgrade")),
@@ -144,44 +133,37 @@ fn request(options: &Options, url: &ControllerUrl, key: &str) -> Result<Request,
         (CAPABILITY, Some(&capability)),
         (COOKIE, options.cookie.as_deref()),
         ("Authorization", authorization.as_deref()),
-    ] {
-        if let Some(value) = value.filter(|_| !given(name)) {
-            request.header(name, value)?;
-        }
-    }
-    for (name, value) in &options.headers {
-        request.header(name, value)?;
-    }
-    Ok(request)
+    ];
+    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| !given(name));
+    let headers = own.chain(options.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    http::request(Method::GET, &url.path, headers)
 }
 
 /// What the headers of status 101 say.
 fn accepted(response: &Response, key: &str) -> Result<(Capability, Option<String>), Cause> {
-    let headers = &response.head.headers;
-    if headers.get("Sec-WebSocket-Accept") != Some(&derive_accept_key(key.as_bytes())) {
+    if response.header("Sec-WebSocket-Accept") != Some(&derive_accept_key(key.as_bytes())) {
         return Err(Cause::Protocol(
             "the upgrade to a WebSocket was answered with a wrong Sec-WebSocket-Accept".to_owned(),
         ));
     }
-    check_minimum_version(headers)?;
-    let capability = match headers.get(CAPABILITY) {
+    check_minimum_version(&response.head.headers)?;
+    let capability = match response.header(CAPABILITY) {
         Some(text) => Capability::from_base64(text).map_err(|e| Cause::Protocol(e.to_string()))?,
         None => {
             tracing::warn!("the controller sent no {CAPABILITY}, assuming a current one");
             Capability::OURS
         }
     };
-    Ok((capability, headers.get(COOKIE).map(str::to_owned)))
+    Ok((capability, response.header(COOKIE).map(str::to_owned)))
 }
 
 /// What a status other than 101 means. The words are those of `WebSocketAgents.doIndex`,
 /// `WebSockets.upgrade` and `DefaultJnlpSlaveReceiver.afterProperties`; they aren't translated.
 fn refusal(response: &Response) -> Cause {
-    let headers = &response.head.headers;
-    let status = response.head.status;
+    let status = response.status();
     let message = response.message();
-    let html = headers.get("Content-Type").is_some_and(|kind| kind.starts_with("text/html"));
-    let jenkins = headers.get("X-Jenkins");
+    let html = response.header("Content-Type").is_some_and(|kind| kind.starts_with("text/html"));
+    let jenkins = response.header("X-Jenkins");
     let says = |text: &str| message.contains(text);
     match status {
         200..=299 => Cause::Protocol(format!(
@@ -406,7 +388,7 @@ mod tests {
 
     fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
         let mut lines = request.lines().filter_map(|line| line.split_once(": "));
-        lines.find(|(n, _)| *n == name).map(|(_, value)| value)
+        lines.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// A controller that takes one connection.
@@ -452,8 +434,7 @@ mod tests {
         let host = format!("localhost:{port}");
         for (name, value) in [
             ("Host", Some(host.as_str())),
-            ("Node-Name", None),
-            ("node-name", Some("other")),
+            ("Node-Name", Some("other")),
             ("Secret-Key", Some("5ec2e7")),
             ("Connection-Cookie", Some("0ddba11")),
             ("X-Remoting-Capability", Some(&ours)),
@@ -463,6 +444,7 @@ mod tests {
         ] {
             assert_eq!(header(&request, name), value, "{name}");
         }
+        assert!(!request.contains("agent 1"), "{request}");
     }
 
     #[tokio::test]

@@ -254,6 +254,11 @@ impl End {
         .await
     }
 
+    /// Waits until nothing is to be read any more.
+    pub(super) async fn deaf(&self) {
+        self.until(|end| end.lock().manners.deaf.then_some(())).await;
+    }
+
     /// Waits until the connection is to be cut without a word.
     pub(super) async fn cut_asked(&self) {
         self.until(|end| end.lock().cut.then_some(())).await;
@@ -586,8 +591,9 @@ impl State {
         let ping = class == "hudson.remoting.PingThread$Ping";
         self.asked.push(class);
         let null = Graph::default().encode_one(None);
-        let result = if ping { Ok(null) } else { Err(unsupported()) };
-        self.answer(command::user_response(id, 0, peer, Loader::None, result.as_ref().map(Bytes::clone)));
+        let unsupported = unsupported();
+        let result = if ping { Ok(null) } else { Err(&unsupported) };
+        self.answer(command::user_response(id, 0, peer, Loader::None, result));
     }
 
     fn read(&mut self, id: i32, oid: i32, length: i32) {

@@ -30,8 +30,13 @@ pub async fn stream(
         assembler.input().extend_from_slice(received);
         loop {
             receive(end, &mut assembler)?;
-            if !end.may_read().await || input.read_buf(assembler.input()).await? == 0 {
+            if !end.may_read().await {
                 break;
+            }
+            tokio::select! {
+                biased;
+                () = end.deaf() => {}
+                read = input.read_buf(assembler.input()) => if read? == 0 { break },
             }
         }
         io::Result::Ok(())
@@ -68,7 +73,12 @@ pub async fn web_socket<S: AsyncRead + AsyncWrite + Unpin>(end: &End, socket: We
     let reading = async {
         let mut assembler = Assembler::default();
         while end.may_read().await {
-            match source.next().await {
+            let message = tokio::select! {
+                biased;
+                () = end.deaf() => continue,
+                message = source.next() => message,
+            };
+            match message {
                 Some(Ok(Message::Binary(bytes))) => assembler.feed(bytes),
                 Some(Ok(Message::Close(_))) | None => break,
                 Some(Ok(_)) => {}

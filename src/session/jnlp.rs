@@ -7,7 +7,7 @@
 
 use ring::aead::quic;
 
-use crate::session::config::Secret;
+use super::config::Secret;
 
 /// A JNLP file has some 1 KB; whoever fetches one reads no more than this.
 pub const MAX_SIZE: usize = 256 * 1024;
