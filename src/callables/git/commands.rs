@@ -192,8 +192,8 @@ impl Session<'_> {
         };
         let origin = if command.origin.is_empty() { "origin".to_owned() } else { command.origin };
         self.println(&format!("Cloning repository {url}"));
-        let go_on = || !self.call.is_cancelled();
-        remove_contents(self.workspace(), &go_on).map_err(|error| {
+        let cancelled = || self.call.is_cancelled();
+        remove_contents(self.workspace(), &cancelled).map_err(|error| {
             if error.is_interrupted() {
                 return Throw::interrupted();
             }
