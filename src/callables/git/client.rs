@@ -1047,8 +1047,16 @@ impl Session<'_> {
             "java.lang.invoke.SerializedLambda" => {
                 let implementor = callback.require_string("implClass")?;
                 let method = callback.require_string("implMethodName")?;
-                if implementor == "hudson/plugins/git/util/GitUtils" && method.contains("filterTipBranches") {
-                    return self.tips(callback);
+                let by = |owner: &str, name: &str| {
+                    implementor.strip_prefix("hudson/plugins/git/util/") == Some(owner) && method.contains(name)
+                };
+                if by("GitUtils", "filterTipBranches") {
+                    return self.tips(&Revision::captured(callback)?);
+                }
+                if by("DefaultBuildChooser", "getAdvancedCandidateRevisions")
+                    || by("InverseBuildChooser", "getCandidateRevisions")
+                {
+                    return self.by_time(Revision::captured(callback)?);
                 }
                 Err(Throw::abort(format!(
                     "This agent runs without a JVM and does not know what {method} of {} does with a repository.",
@@ -1074,33 +1082,38 @@ impl Session<'_> {
     }
 
     /// `GitUtils.filterTipBranches`: the revisions that no other one contains.
-    fn tips(&self, lambda: View<'_>) -> Result<Reply, Throw> {
-        let captured = lambda.require("capturedArgs")?;
-        let revisions = captured.elements()?.flatten().find_map(|argument| argument.collection().ok());
-        let revisions = revisions.ok_or_else(|| lambda.error("no revisions"))?;
-        let mut all: Vec<(Sha, Vec<Named>)> = Vec::new();
-        for revision in revisions.into_iter().flatten() {
-            let mut branches = Vec::new();
-            for branch in revision.get("branches")?.map_or_else(|| Ok(Vec::new()), View::collection)? {
-                let Some(branch) = branch else { continue };
-                let name = branch.string("name")?.unwrap_or_default().into_owned();
-                branches.push(Named { name, sha: object_id(branch.require("sha1")?)? });
-            }
-            all.push((object_id(revision.require("sha1")?)?, branches));
-        }
+    fn tips(&self, revisions: &[Revision]) -> Result<Reply, Throw> {
         let mut command = vec!["merge-base", "--independent"];
-        command.extend(all.iter().map(|(sha, _)| sha.as_str()));
-        let missing = || Throw::io("git can't tell which branches contain one another");
-        let printed = self.quietly(&command)?.ok_or_else(missing)?;
+        command.extend(revisions.iter().map(|revision| revision.sha.as_str()));
+        let failed = || Throw::io("git can't tell which branches contain one another");
+        let printed = self.quietly(&command)?.ok_or_else(failed)?;
         let printed = String::from_utf8_lossy(&printed).into_owned();
         let mut tips: HashSet<&str> = printed.lines().collect();
-        let tips: Vec<_> = all.iter().filter(|(sha, _)| tips.remove(sha.as_str())).collect();
-        Ok(self.list(|values| {
+        Ok(self.revisions(revisions.iter().filter(|revision| tips.remove(revision.sha.as_str()))))
+    }
+
+    /// Revisions by the time of their commits, oldest first (`CommitTimeComparator`).
+    fn by_time(&self, mut revisions: Vec<Revision>) -> Result<Reply, Throw> {
+        if revisions.len() > 1 {
+            let mut command = vec!["rev-list", "--no-walk", "--timestamp"];
+            command.extend(revisions.iter().map(|revision| revision.sha.as_str()));
+            let failed = || Throw::io("git can't tell the time of some commits");
+            let printed = self.quietly(&command)?.ok_or_else(failed)?;
+            let printed = String::from_utf8_lossy(&printed).into_owned();
+            let parse = |line: &str| line.split_once(' ').map(|(time, sha)| (sha.to_owned(), time.parse::<i64>().ok()));
+            let times: HashMap<Sha, Option<i64>> = printed.lines().filter_map(parse).collect();
+            revisions.sort_by_key(|revision| times.get(&revision.sha).copied().flatten());
+        }
+        Ok(self.revisions(revisions.iter()))
+    }
+
+    fn revisions<'r>(&self, revisions: impl Iterator<Item = &'r Revision>) -> Reply {
+        self.list(|values| {
             let fields = [("branches", "Ljava/util/Collection;"), ("sha1", "Lorg/eclipse/jgit/lib/ObjectId;")];
             let class = "hudson.plugins.git.Revision";
             let desc = values.graph.serializable(class, -7203898556389073882, &fields, None);
             let mut built = Vec::new();
-            for (sha, branches) in tips {
+            for Revision { sha, branches } in revisions {
                 let branches = values.branches(branches);
                 let branches = values.graph.array_list(&branches);
                 let sha = values.object_id(sha);
@@ -1108,7 +1121,33 @@ impl Session<'_> {
                 built.push(Some(revision.build()));
             }
             built
-        }))
+        })
+    }
+}
+
+/// `hudson.plugins.git.Revision`
+struct Revision {
+    sha: Sha,
+    branches: Vec<Named>,
+}
+
+impl Revision {
+    /// Those that a lambda captured.
+    fn captured(lambda: View<'_>) -> Result<Vec<Revision>, Throw> {
+        let mut captured = lambda.require("capturedArgs")?.elements()?.flatten();
+        let revisions = captured.find_map(|argument| argument.collection().ok());
+        let revisions = revisions.ok_or_else(|| lambda.error("no revisions"))?;
+        revisions.into_iter().flatten().map(Revision::read).collect()
+    }
+
+    fn read(view: View<'_>) -> Result<Revision, Throw> {
+        let mut branches = Vec::new();
+        let items = view.get("branches")?.map_or_else(|| Ok(Vec::new()), View::collection)?;
+        for branch in items.into_iter().flatten() {
+            let name = branch.string("name")?.unwrap_or_default().into_owned();
+            branches.push(Named { name, sha: object_id(branch.require("sha1")?)? });
+        }
+        Ok(Revision { sha: object_id(view.require("sha1")?)?, branches })
     }
 }
 

@@ -11,6 +11,8 @@ mod client;
 mod commands;
 mod credentials;
 mod session;
+#[cfg(test)]
+mod tests;
 mod uri;
 mod values;
 
