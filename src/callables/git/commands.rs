@@ -322,7 +322,7 @@ impl CheckoutCommand {
                 "ref" => command.reference = args.string(0)?,
                 "branch" => command.branch = args.text(0)?,
                 "deleteBranchIfExist" => command.delete_branch = args.bool(0)?,
-                "sparseCheckoutPaths" => command.sparse_paths = args.strings(0)?,
+                "sparseCheckoutPaths" => command.sparse_paths = args.paths(0)?,
                 "timeout" => command.timeout = args.int(0)?,
                 "lfsRemote" => command.lfs_remote = args.text(0)?,
                 "lfsCredentials" => {

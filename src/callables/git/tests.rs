@@ -276,3 +276,69 @@ fn passwords_are_asked_for_by_a_script_that_goes() {
     assert_eq!(std::fs::read_dir(fixture.path("workspace/seed@tmp")).unwrap().count(), 0);
     fixture.finish();
 }
+
+/// A commit as the controller's `RevCommitRepositoryCallback` asks for it, and changes between two.
+#[test]
+fn commits_and_changes() {
+    if !has_git() {
+        return;
+    }
+    let fixture = Fixture::new();
+    fixture.command(0).unwrap();
+    let (one, two) = (fixture.sha("HEAD^"), fixture.sha("HEAD"));
+    let id = |graph: &mut Graph, sha: &str| super::values::Values::new(graph).object_id(sha);
+    let ask = |sha: &str| {
+        fixture.call("withRepository", |graph| {
+            let sha = id(graph, sha);
+            let field = [("sha1", "Lorg/eclipse/jgit/lib/ObjectId;")];
+            let revision = graph.serializable("hudson.plugins.git.Revision", -7203898556389073882, &field, None);
+            let revision = graph.object(revision).set_ref("sha1", sha).build();
+            let field = [("revision", "Lhudson/plugins/git/Revision;")];
+            let build = graph.serializable("hudson.plugins.git.util.Build", 1, &field, None);
+            let build = graph.object(build).set_ref("revision", revision).build();
+            let field = [("revToBuild", "Lhudson/plugins/git/util/Build;")];
+            let class = "hudson.plugins.git.util.RevCommitRepositoryCallback";
+            let callback = graph.serializable(class, 1, &field, None);
+            vec![Some(graph.object(callback).set_ref("revToBuild", build).build())]
+        })
+    };
+    let commit = ask(&two).unwrap();
+    let commit = commit.root().unwrap();
+    let body = commit.require("buffer").unwrap().primitive_array("[B").unwrap();
+    assert!(String::from_utf8_lossy(body).ends_with("\n\ntwo: ü\n"));
+    let parents: Vec<_> = commit.require("parents").unwrap().elements().unwrap().flatten().collect();
+    assert_eq!(parents.iter().map(|parent| object_id(*parent).unwrap()).collect::<Vec<_>>(), [one.clone()]);
+    let (_, theirs) = recorded("withRepository", 0, fixture.dir.path());
+    crate::callables::recorded::assert_same_shape(theirs.unwrap().root().unwrap(), commit, &[]);
+    let missing = "0123456789012345678901234567890123456789";
+    assert_eq!(ask(missing).unwrap_err(), format!("java.io.IOException: Missing unknown {missing}"));
+
+    let answer = fixture.call("isCommitInRepo", |graph| vec![Some(id(graph, &one))]).unwrap();
+    assert!(matches!(answer.root().unwrap().unboxed(), Some(Value::Bool(true))));
+    let answer = fixture.call("isCommitInRepo", |graph| vec![Some(id(graph, missing))]).unwrap();
+    assert!(matches!(answer.root().unwrap().unboxed(), Some(Value::Bool(false))));
+    let lines = fixture.call("showRevision", |graph| vec![Some(id(graph, &one)), Some(id(graph, &two))]).unwrap();
+    let lines = lines.root().unwrap().collection().unwrap();
+    let lines: Vec<_> = lines.into_iter().flatten().map(|line| line.as_str().unwrap().into_owned()).collect();
+    assert_eq!(lines.first(), Some(&format!("commit {two}")));
+    assert!(lines.iter().any(|line| line.starts_with(":100644 100644 ") && line.ends_with("M\ta")), "{lines:?}");
+    fixture.finish();
+}
+
+/// Where git is missing, what fails and how is what a Java agent says.
+#[test]
+fn without_git() {
+    if !has_git() {
+        return;
+    }
+    let fixture = Fixture::with(|_| Some("no-such-git".to_owned()));
+    let error = fixture.strings("init", &[]).unwrap_err();
+    let workspace = fixture.workspace();
+    assert_eq!(error, format!("hudson.plugins.git.GitException: Could not init {}", workspace.display()));
+    let error = fixture.strings("revParse", &["HEAD"]).unwrap_err();
+    assert_eq!(
+        error,
+        "hudson.plugins.git.GitException: Error performing git command: no-such-git rev-parse HEAD^{commit}"
+    );
+    fixture.finish();
+}

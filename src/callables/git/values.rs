@@ -81,10 +81,19 @@ impl<'g> Args<'g> {
         self.any(at)?.map(ref_specs).transpose()
     }
 
-    /// A collection of strings; null is empty.
-    pub(super) fn strings(&self, at: usize) -> Result<Vec<String>, Throw> {
-        let items = self.any(at)?.map_or_else(|| Ok(Vec::new()), View::collection)?;
-        Ok(items.into_iter().flatten().map(|item| item.as_str().map(Into::into)).collect::<Result<_, _>>()?)
+    /// A collection of paths; null is empty. The controller's may be a view on its own `SparseCheckoutPath`s.
+    pub(super) fn paths(&self, at: usize) -> Result<Vec<String>, Throw> {
+        let Some(view) = self.any(at)? else { return Ok(Vec::new()) };
+        let view = match view.class_name().as_ref() {
+            "com.google.common.collect.Lists$TransformingRandomAccessList"
+            | "com.google.common.collect.Lists$TransformingSequentialList" => view.require("fromList")?,
+            _ => view,
+        };
+        let path = |item: View<'_>| match item.is("java.lang.String") {
+            true => item.as_str().map(Into::into),
+            false => item.require_string("path").map(Into::into),
+        };
+        Ok(view.collection()?.into_iter().flatten().map(path).collect::<Result<_, _>>()?)
     }
 }
 
