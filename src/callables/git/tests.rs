@@ -307,7 +307,8 @@ fn commits_and_changes() {
     let body = commit.require("buffer").unwrap().primitive_array("[B").unwrap();
     assert!(String::from_utf8_lossy(body).ends_with("\n\ntwo: ü\n"));
     let parents: Vec<_> = commit.require("parents").unwrap().elements().unwrap().flatten().collect();
-    assert_eq!(parents.iter().map(|parent| object_id(*parent).unwrap()).collect::<Vec<_>>(), [one.clone()]);
+    let parents: Vec<_> = parents.into_iter().map(|parent| object_id(parent).unwrap()).collect();
+    assert_eq!(parents.join(" "), one);
     let (_, theirs) = recorded("withRepository", 0, fixture.dir.path());
     crate::callables::recorded::assert_same_shape(theirs.unwrap().root().unwrap(), commit, &[]);
     let missing = "0123456789012345678901234567890123456789";
@@ -340,5 +341,60 @@ fn without_git() {
         error,
         "hudson.plugins.git.GitException: Error performing git command: no-such-git rev-parse HEAD^{commit}"
     );
+    fixture.finish();
+}
+
+/// A key reaches ssh by a script, with the user of the address before that of the credentials.
+#[test]
+fn keys_are_in_files_that_go() {
+    if !has_git() {
+        return;
+    }
+    let fixture = Fixture::with(|root| {
+        // It notes the script by which it would call ssh, and what that names.
+        let fake = format!(
+            "#!/bin/sh\nif [ \"$1\" = --version ]; then echo git version 2.39.5; exit; fi\ncd '{}'\n\
+             cat \"$GIT_SSH\" > script; ls -l \"$(dirname \"$GIT_SSH\")\" > files; \"$SSH_ASKPASS\" > passphrase\n\
+             cat \"$(dirname \"$GIT_SSH\")\"/*.key > key; test -x \"$GIT_SSH\" || echo no > script; exit 1\n",
+            root.display()
+        );
+        std::fs::write(root.join("fake.sh"), fake).unwrap();
+        sh(root, "cp fake.sh fake && chmod 755 fake");
+        Some(root.join("fake").to_string_lossy().into_owned())
+    });
+    fixture
+        .call("addDefaultCredentials", |graph| {
+            const STRING: &str = "Ljava/lang/String;";
+            let secret = graph.serializable("hudson.util.Secret", 1, &[("value", STRING)], None);
+            let mut wrap = |text: &str| {
+                let value = graph.string(text);
+                graph.object(secret).set_ref("value", value).build()
+            };
+            let (key, passphrase) = (wrap("-----BEGIN KEY-----\nAAAA\n-----END KEY-----\n"), wrap("open sesame"));
+            let class = "com.cloudbees.jenkins.plugins.sshcredentials.impl.BasicSSHUserPrivateKey";
+            let source = format!("{class}$DirectEntryPrivateKeySource");
+            let source = graph.serializable(&source, 1, &[("privateKey", "Lhudson/util/Secret;")], None);
+            let source = graph.object(source).set_ref("privateKey", key).build();
+            let fields = [("passphrase", "Lhudson/util/Secret;"), ("privateKeySource", "Lx;"), ("username", STRING)];
+            let class = graph.serializable(class, 1, &fields, None);
+            let user = graph.string("me");
+            let object = graph.object(class).set_ref("username", user).set_ref("passphrase", passphrase);
+            vec![Some(object.set_ref("privateKeySource", source).build())]
+        })
+        .unwrap();
+    let read = |name: &str| std::fs::read_to_string(fixture.path(name)).unwrap();
+    for (url, user) in [("ssh://example.org/x.git", "me"), ("ssh://it's@example.org/x.git", "it'\\''s")] {
+        let error = fixture.strings("getHeadRev", &[url]).unwrap_err();
+        let script = read("script");
+        let expected = format!(".key' -l '{user}' -o StrictHostKeyChecking=no \"$@\"\n");
+        assert!(script.contains("ssh -i '") && script.ends_with(&expected), "{script} {error}");
+        assert!(read("key").starts_with("-----BEGIN KEY-----\nAAAA\n-----END KEY-----\n"));
+        assert_eq!(read("passphrase"), "open sesame\n");
+        for line in read("files").lines().filter(|line| line.starts_with('-')) {
+            assert_eq!(&line[4..10], "------", "{line}");
+        }
+        assert_eq!(std::fs::read_dir(fixture.path("workspace/seed@tmp")).unwrap().count(), 0);
+    }
+    assert!(!fixture.console().contains("sesame") && !fixture.console().contains("AAAA"));
     fixture.finish();
 }
