@@ -12,6 +12,7 @@ mod dispatch;
 pub mod durable_task;
 pub mod environment;
 mod file_path;
+mod git;
 pub mod junit;
 pub mod launcher;
 pub mod listener;
@@ -71,6 +72,7 @@ pub const TABLES: &[&[Entry]] = &[
     tools::ENTRIES,
     junit::ENTRIES,
     utility_steps::ENTRIES,
+    git::ENTRIES,
 ];
 
 #[cfg(test)]

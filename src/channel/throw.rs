@@ -7,8 +7,8 @@ use thiserror::Error;
 
 use crate::object::{AccessError, Graph, NodeId, Value, sc};
 
-/// Classes of exceptions that this agent sends: all of the JDK, or known to every controller's class filter, with
-/// a `serialVersionUID` that never changes.
+/// Classes of exceptions that this agent sends: known to every controller's class filter, which takes any exception of
+/// the JDK, core or a plugin, and with a `serialVersionUID` that never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ThrowClass {
@@ -36,6 +36,10 @@ pub enum ThrowClass {
     ClassNotFound,
     /// `hudson.AbortException`: builds print its message alone, without a stack trace
     Abort,
+    /// `hudson.plugins.git.GitException`, a class of the git-client plugin: to be thrown only at requests of its own
+    Git,
+    /// `hudson.plugins.git.GitLockFailedException`, as [`ThrowClass::Git`]
+    GitLockFailed,
 }
 
 /// An exception thrown by a callable.
@@ -107,6 +111,8 @@ impl Throw {
             ThrowClass::UnsupportedOperation => "java.lang.UnsupportedOperationException",
             ThrowClass::ClassNotFound => "java.lang.ClassNotFoundException",
             ThrowClass::Abort => "hudson.AbortException",
+            ThrowClass::Git => "hudson.plugins.git.GitException",
+            ThrowClass::GitLockFailed => "hudson.plugins.git.GitLockFailedException",
         }
     }
 
@@ -189,6 +195,14 @@ impl Throw {
             ThrowClass::Abort => {
                 let parent = io(graph);
                 graph.serializable(name, 1, &[], Some(parent))
+            }
+            ThrowClass::Git | ThrowClass::GitLockFailed => {
+                let parent = runtime(graph);
+                let git = graph.serializable("hudson.plugins.git.GitException", 1, &[], Some(parent));
+                match self.class {
+                    ThrowClass::GitLockFailed => graph.serializable(name, 1, &[], Some(git)),
+                    _ => git,
+                }
             }
         }
     }
