@@ -78,7 +78,8 @@ fn session(c: &mut Criterion) {
         }
         (requests, sent)
     };
-    assert!(run((channel(), commands.clone())).0 > 900);
+    let (requests, _) = run((channel(), commands.clone()));
+    assert!(requests > 500, "{requests} requests");
     let mut group = c.benchmark_group("the recorded session");
     for (name, throughput) in
         [("bytes", Throughput::Bytes(bytes as u64)), ("commands", Throughput::Elements(commands.len() as u64))]
