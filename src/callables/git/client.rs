@@ -13,7 +13,7 @@ use super::commands::{
 use super::credentials::{Credentials, HostKeys};
 use super::session::{Session, git_error};
 use super::uri::Uri;
-use super::values::{Args, Commit, IndexEntry, Named, Sha, is_sha, object_id, ref_spec, reply};
+use super::values::{Args, Commit, CommitUids, IndexEntry, Named, Sha, is_sha, object_id, ref_spec, reply};
 use crate::callables::file_path::types::build_file_path;
 use crate::callables::listener::Listener;
 use crate::callables::{Call, Exported, Outcome, Reply, Throw, ThrowClass};
@@ -1042,7 +1042,8 @@ impl Session<'_> {
                 let missing = || Throw::io(format!("Missing unknown {sha}"));
                 let body = self.quietly(&["cat-file", "commit", &sha])?.ok_or_else(missing)?;
                 let commit = Commit::parse(&sha, &body).ok_or_else(missing)?;
-                Ok(reply(self.call, |values| values.rev_commit(&commit)))
+                let uids = CommitUids::of(self.call);
+                Ok(reply(self.call, |values| values.rev_commit(&commit, &uids)))
             }
             "java.lang.invoke.SerializedLambda" => {
                 let implementor = callback.require_string("implClass")?;

@@ -1,6 +1,6 @@
 //! Java objects of the git-client plugin and of JGit: what requests bring and what answers are made of.
 
-use crate::callables::{Reply, Throw};
+use crate::callables::{Call, Reply, Throw};
 use crate::object::{Graph, NodeId, Value, View, sc};
 
 use super::uri::Uri;
@@ -203,15 +203,15 @@ impl<'g> Values<'g> {
     /// An `org.eclipse.jgit.revwalk.RevCommit` as `RevWalk.parseCommit` leaves it: body, tree and parents known, those
     /// not parsed themselves.
     ///
-    /// Its classes declare no `serialVersionUID`; these are the numbers of JGit 5.11, which git-client 3.7.1 brings.
-    pub(super) fn rev_commit(&mut self, commit: &Commit) -> NodeId {
+    /// Its classes declare no `serialVersionUID`: see [`CommitUids`].
+    pub(super) fn rev_commit(&mut self, commit: &Commit, uids: &CommitUids) -> NodeId {
         const PARSED: i32 = 1;
         const PARENTS: &str = "[Lorg/eclipse/jgit/revwalk/RevCommit;";
         let graph = &mut *self.graph;
         let entry = "org.eclipse.jgit.lib.ObjectIdOwnerMap$Entry";
-        let entry = graph.serializable(entry, -3650801874292099527, &[], Some(self.id));
+        let entry = graph.serializable(entry, uids.entry, &[], Some(self.id));
         let object = "org.eclipse.jgit.revwalk.RevObject";
-        let object = graph.serializable(object, 99620771947899148, &[("flags", "I")], Some(entry));
+        let object = graph.serializable(object, uids.object, &[("flags", "I")], Some(entry));
         let fields = [
             ("commitTime", "I"),
             ("inDegree", "I"),
@@ -220,9 +220,9 @@ impl<'g> Values<'g> {
             ("tree", "Lorg/eclipse/jgit/revwalk/RevTree;"),
         ];
         let class = "org.eclipse.jgit.revwalk.RevCommit";
-        let class = graph.serializable(class, -5137042470336945179, &fields, Some(object));
+        let class = graph.serializable(class, uids.commit, &fields, Some(object));
         let tree = "org.eclipse.jgit.revwalk.RevTree";
-        let tree = graph.serializable(tree, 8952480809292200450, &[], Some(object));
+        let tree = graph.serializable(tree, uids.tree, &[], Some(object));
         let id = self.id;
         let tree = graph.object(tree).annotate_bytes(id, sha_bytes(&commit.tree)).build();
         let mut parents = Vec::new();
@@ -240,6 +240,40 @@ impl<'g> Values<'g> {
             .set_ref("parents", parents)
             .set_ref("tree", tree)
             .build()
+    }
+}
+
+/// The computed `serialVersionUID`s of JGit's classes for a commit; they differ from release to release.
+pub(super) struct CommitUids {
+    entry: i64,
+    object: i64,
+    commit: i64,
+    tree: i64,
+}
+
+impl CommitUids {
+    /// Those of JGit 5.11, which git-client 3.7.1 brings.
+    const JGIT_5_11: CommitUids = CommitUids {
+        entry: -3650801874292099527,
+        object: 99620771947899148,
+        commit: -5137042470336945179,
+        tree: 8952480809292200450,
+    };
+
+    /// Those of the controller's own class files, or of JGit 5.11 where it gives none. Blocks.
+    pub(super) fn of(call: &Call) -> CommitUids {
+        let asked = || {
+            Ok(CommitUids {
+                entry: call.class_uid("org.eclipse.jgit.lib.ObjectIdOwnerMap$Entry")?,
+                object: call.class_uid("org.eclipse.jgit.revwalk.RevObject")?,
+                commit: call.class_uid("org.eclipse.jgit.revwalk.RevCommit")?,
+                tree: call.class_uid("org.eclipse.jgit.revwalk.RevTree")?,
+            })
+        };
+        asked().unwrap_or_else(|error: Throw| {
+            tracing::debug!("the controller's JGit is taken for 5.11: {error}");
+            CommitUids::JGIT_5_11
+        })
     }
 }
 
