@@ -1,8 +1,9 @@
 //! What a handler sees of the world.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,8 @@ use tokio::sync::watch;
 
 use super::Throw;
 use super::suid::{self, ClassFileError};
-use crate::channel::{Caller, Link, PipeReader, RemoteInput, RemoteOutput, RemoteWriter};
+use crate::channel::command::invocation_handler;
+use crate::channel::{Caller, Link, PipeReader, RemoteInput, RemoteOutput, RemoteWriter, Sink};
 use crate::object::{Graph, Loader, NodeId, Value, View};
 
 /// Most questions to class files of a channel's whose answers are remembered: handlers ask a handful.
@@ -48,6 +50,21 @@ impl From<Result<Reply, Throw>> for Outcome {
 pub trait Exported: Send + Sync {
     /// Runs a method. `call.view()` is the `RPCRequest`; its arguments are `args`.
     fn invoke(self: Arc<Self>, call: &Call, method: &str, args: Vec<Option<View<'_>>>) -> Outcome;
+}
+
+/// A file, or a process's standard input, that the controller writes to; closed when it is dropped.
+impl Sink for File {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close(self: Box<Self>, _: Option<String>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An exported object as the channel keeps it.
@@ -271,17 +288,7 @@ impl Call {
     /// The controller's copy of the proxy holds one reference, which its garbage collection returns.
     pub fn proxy(&self, graph: &mut Graph, interface: &str, oid: i32) -> NodeId {
         self.link().add_reference(oid);
-        let fields = [
-            ("autoUnexportByCaller", "Z"),
-            ("goingHome", "Z"),
-            ("oid", "I"),
-            ("recordCreatedAt", "Z"),
-            ("userProxy", "Z"),
-            ("userSpace", "Z"),
-            ("origin", "Ljava/lang/Throwable;"),
-        ];
-        let flags = crate::object::sc::SERIALIZABLE | crate::object::sc::WRITE_METHOD;
-        let desc = graph.class_desc("hudson.remoting.RemoteInvocationHandler", 1, flags, &fields, None);
+        let desc = invocation_handler(graph);
         let handler = graph
             .object(desc)
             .set("oid", Value::Int(oid))

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::listener::{Listener, Listeners};
 use super::{Agent, Call, Entry, Exported, Outcome, Reply, Run, Throw, ThrowClass, Work, plain};
-use crate::channel::{Caller, RemoteInput, RemoteOutput, Sink, remote_output_stream};
+use crate::channel::{Caller, RemoteInput, RemoteOutput, remote_output_stream};
 use crate::java_class;
 use crate::object::View;
 use crate::process::env::EnvVars;
@@ -278,11 +278,11 @@ async fn filtered(base: EnvVars, prepared: &mut Prepared) -> Result<EnvVars, Thr
     }
     let mut overrides = EnvVars::new();
     for (at, entry) in prepared.launch.environment.drain(..).enumerate() {
-        let (name, value) = entry.split_once('=').ok_or_else(|| launch_error(LaunchError::BadEnvironment(at)))?;
+        let (name, value) = entry.split_once('=').ok_or(LaunchError::BadEnvironment(at))?;
         overrides.put(name, value);
     }
     let mut env = base.clone();
-    env.override_expanding_all(&overrides).map_err(|error| launch_error(error.into()))?;
+    env.override_expanding_all(&overrides).map_err(LaunchError::from)?;
     for rule in &prepared.rules {
         for line in rule.apply(&mut env, &base) {
             prepared.listener.write_async(format!("{line}\n").as_bytes()).await;
@@ -294,7 +294,7 @@ async fn filtered(base: EnvVars, prepared: &mut Prepared) -> Result<EnvVars, Thr
 
 async fn start(call: &Call, mut prepared: Prepared) -> Result<Reply, Throw> {
     let base = filtered(call.agent().environment.clone(), &mut prepared).await?;
-    let launched = launch_with(base, prepared.launch).await.map_err(launch_error)?;
+    let launched = launch_with(base, prepared.launch).await?;
     let Launched { process, mut stdin, mut stdout, stderr } = launched;
     if let (Some(from), Some(to)) = (prepared.stdin, stdin.take_if(|_| !prepared.reverse_stdin)) {
         feed(from, to)?;
@@ -345,12 +345,15 @@ fn feed(mut from: RemoteInput, to: pipe::Sender) -> Result<(), Throw> {
     Ok(())
 }
 
-fn launch_error(error: LaunchError) -> Throw {
-    let throw = Throw::io(error.to_string());
-    match error {
-        LaunchError::CannotRun { errno, text, .. } => throw.caused_by(Throw::io(format!("error={errno}, {text}"))),
-        LaunchError::Pipe(error) => throw.caused_by(Throw::io(plain(&error))),
-        _ => throw,
+/// What `java.lang.ProcessBuilder` throws.
+impl From<LaunchError> for Throw {
+    fn from(error: LaunchError) -> Throw {
+        let throw = Throw::io(error.to_string());
+        match error {
+            LaunchError::CannotRun { errno, text, .. } => throw.caused_by(Throw::io(format!("error={errno}, {text}"))),
+            LaunchError::Pipe(error) => throw.caused_by(Throw::io(plain(&error))),
+            _ => throw,
+        }
     }
 }
 
@@ -439,7 +442,7 @@ impl RemoteProcess {
             let stdout = stdout.map(|fd| link.remote_input_stream(graph, input(Box::new(File::from(fd)))));
             let stderr = stderr.then(|| link.remote_input_stream(graph, input(Box::new(io::empty()))));
             let stdin = stdin.map(|fd| {
-                let oid = link.export_output(Box::new(Stdin(File::from(fd))));
+                let oid = link.export_output(Box::new(File::from(fd)));
                 remote_output_stream(graph, oid)
             });
             let fields = [
@@ -475,23 +478,6 @@ impl Exported for RemoteProcess {
                 Err(Throw::new(ThrowClass::UnsupportedOperation, text)).into()
             }
         }
-    }
-}
-
-/// The standard input of a process, for the controller to write to.
-struct Stdin(File);
-
-impl Sink for Stdin {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn close(self: Box<Self>, _: Option<String>) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -615,6 +615,21 @@ pub fn read_buffer(graph: &mut Graph, bytes: Option<Bytes>) -> NodeId {
     graph.object(desc).set_ref("buf", buf).set("len", Value::Int(length)).build()
 }
 
+/// The class of what is behind a proxy of an exported object (`RemoteInvocationHandler`).
+pub fn invocation_handler(graph: &mut Graph) -> NodeId {
+    let fields = [
+        ("autoUnexportByCaller", "Z"),
+        ("goingHome", "Z"),
+        ("oid", "I"),
+        ("recordCreatedAt", "Z"),
+        ("userProxy", "Z"),
+        ("userSpace", "Z"),
+        ("origin", "Ljava/lang/Throwable;"),
+    ];
+    let flags = sc::SERIALIZABLE | sc::WRITE_METHOD;
+    graph.class_desc("hudson.remoting.RemoteInvocationHandler", 1, flags, &fields, None)
+}
+
 /// A `RemoteOutputStream` of ours.
 pub fn remote_output_stream(graph: &mut Graph, oid: i32) -> NodeId {
     let flags = sc::SERIALIZABLE | sc::WRITE_METHOD;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::command::{self, Answered, BuildValue, Command, Grant, MethodCall, StreamKind, StreamOp};
 use super::throw::{Throw, ThrowClass, printable};
 use crate::frame::Capability;
-use crate::object::{Graph, Limits, Loader, Node, NodeId, View};
+use crate::object::{Graph, Limits, Loader, Node, NodeId};
 
 /// Bytes or chars that may be on their way to one stream (`Channel.PIPE_WINDOW_SIZE`).
 pub const WINDOW: usize = 1 << 20;
@@ -867,12 +867,6 @@ pub enum End<'a> {
     Close,
     /// It is closed, and its reader sees this exception.
     Fail(&'a Throw),
-}
-
-/// The oid that a proxy in a request's graph stands for, if it is an object of ours.
-pub fn home_oid(proxy: View<'_>) -> Option<i32> {
-    let handler = proxy.get("h").ok().flatten()?;
-    handler.bool("goingHome").ok()?.then(|| handler.int("oid").ok()).flatten()
 }
 
 #[cfg(test)]

@@ -756,11 +756,6 @@ impl<'g> View<'g> {
         }
         Ok(out)
     }
-
-    /// Whether the class declares `writeObject` data (flag `SC_WRITE_METHOD`).
-    pub fn has_write_method(self) -> bool {
-        self.desc().and_then(|desc| self.graph.class(desc)).is_some_and(|desc| desc.flags & sc::WRITE_METHOD != 0)
-    }
 }
 
 impl std::fmt::Debug for View<'_> {

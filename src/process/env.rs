@@ -135,13 +135,6 @@ impl EnvVars {
         }
     }
 
-    /// `EnvVars.overrideAll`: overrides in the order of the other map.
-    pub fn override_all(&mut self, all: &EnvVars) {
-        for (name, value) in all.iter() {
-            self.override_with(name, value);
-        }
-    }
-
     /// `EnvVars.overrideExpandingAll`: overrides with references resolved, a variable after those that it refers to and
     /// `PATH+X` last.
     ///

@@ -1,7 +1,7 @@
 //! Callables that exchange contents with the controller: streamed, in pieces of [`PIECE`], whatever their size.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use super::change::create;
 use super::types::{ArchiverFactory, FilePath, Restrictions, absolute, count, mkdirs_for};
 use crate::callables::{Call, Reply, Throw};
-use crate::channel::{RemoteOutput, Sink, remote_output_stream};
+use crate::channel::{RemoteOutput, remote_output_stream};
 use crate::files::archive::{Compression, TarArchiver, ZipArchiver};
 use crate::files::extract::{untar, unzip, unzip_file};
 use crate::files::scan::{DirScanner, Restricted, Visitor};
@@ -143,27 +143,10 @@ pub(super) fn copy_to(call: &Call) -> Result<Reply, Throw> {
     Ok(call.null())
 }
 
-/// A file that the controller writes to.
-struct FileSink(File);
-
-impl Sink for FileSink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn close(self: Box<Self>, _: Option<String>) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 pub(super) fn write_pipe(call: &Call) -> Result<Reply, Throw> {
     let path = absolute(call.path()?)?;
     mkdirs_for(&path)?;
-    let oid = call.link().export_output(Box::new(FileSink(create(&path)?)));
+    let oid = call.link().export_output(Box::new(create(&path)?));
     Ok(call.reply(|graph| remote_output_stream(graph, oid)))
 }
 

@@ -13,9 +13,9 @@ use tokio::runtime::Handle;
 use super::client::{Client, State};
 use super::credentials::{Credentials, HostKeys, TempFiles, quoted};
 use super::uri::Uri;
-use crate::callables::{Call, Throw, ThrowClass, plain};
+use crate::callables::{Call, Throw, ThrowClass};
 use crate::process::env::EnvVars;
-use crate::process::launch::{ErrorOutput, LEAK_WAIT, Launch, LaunchError, Launched, Output, launch_with};
+use crate::process::launch::{ErrorOutput, LEAK_WAIT, Launch, Launched, Output, launch_with};
 use crate::process::tree::KillPolicy;
 
 /// `CliGitAPIImpl.TIMEOUT`, in minutes.
@@ -169,7 +169,7 @@ impl Session<'_> {
         let listener = self.client.listener.clone();
         // Handlers have a thread of their own, which is none of the runtime's.
         Handle::current().block_on(async move {
-            let launched = launch_with(base, launch).await.map_err(launch_error)?;
+            let launched = launch_with(base, launch).await.map_err(Throw::from)?;
             let Launched { process, stdout, stderr, .. } = launched;
             let mut errors = Vec::new();
             let mut sunk = Ok(());
@@ -429,16 +429,6 @@ async fn drain(mut from: pipe::Receiver, mut sink: impl FnMut(&[u8]) -> io::Resu
             0 => return Ok(()),
             read => sink(&buffer[..read])?,
         }
-    }
-}
-
-/// What `java.lang.ProcessBuilder` throws.
-fn launch_error(error: LaunchError) -> Throw {
-    let throw = Throw::io(error.to_string());
-    match error {
-        LaunchError::CannotRun { errno, text, .. } => throw.caused_by(Throw::io(format!("error={errno}, {text}"))),
-        LaunchError::Pipe(error) => throw.caused_by(Throw::io(plain(&error))),
-        _ => throw,
     }
 }
 

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::end::{End, Kind};
-use crate::channel::command::MethodCall;
+use crate::channel::command::{MethodCall, invocation_handler};
 use crate::object::{Graph, Limits, Loader, NodeId, Value, sc};
 
 const OBJECT: &str = "Ljava/lang/Object;";
@@ -155,17 +155,7 @@ fn created_at(graph: &mut Graph) -> NodeId {
 }
 
 fn proxy(graph: &mut Graph, interface: &str, oid: i32, user: bool) -> NodeId {
-    let fields = [
-        ("autoUnexportByCaller", "Z"),
-        ("goingHome", "Z"),
-        ("oid", "I"),
-        ("recordCreatedAt", "Z"),
-        ("userProxy", "Z"),
-        ("userSpace", "Z"),
-        ("origin", "Ljava/lang/Throwable;"),
-    ];
-    let flags = sc::SERIALIZABLE | sc::WRITE_METHOD;
-    let desc = graph.class_desc("hudson.remoting.RemoteInvocationHandler", 1, flags, &fields, None);
+    let desc = invocation_handler(graph);
     let handler = graph.object(desc).set("oid", Value::Int(oid));
     let handler = handler.set("userProxy", Value::Bool(user)).set("userSpace", Value::Bool(user)).build();
     let desc = graph.proxy_desc(&[interface, "hudson.remoting.IReadResolve"]);
