@@ -1,6 +1,7 @@
 //! From the process's start to the session and back to an exit code.
 
 use std::io::{IsTerminal, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
         Ok(Action::Exec(command)) => exec(&command),
         Ok(Action::Demo(arguments)) => ExitCode::from(crate::demo::run(&arguments)),
         Ok(Action::Decode(arguments)) => decode(&arguments),
+        Ok(Action::Healthcheck(address)) => healthcheck(address),
         Ok(Action::Help) => print(&help()),
         Ok(Action::Version { own: false }) => print(&format!("{REMOTING_VERSION}\n")),
         Ok(Action::Version { own: true }) => {
@@ -180,6 +182,16 @@ fn served(config: Config, arguments: &[String]) -> Result<Config, String> {
         milestones::setting_up_agent(name);
     }
     Ok(config)
+}
+
+fn healthcheck(address: SocketAddr) -> ExitCode {
+    match crate::session::health::check(address) {
+        Ok(()) => print("ok\n"),
+        Err(why) => {
+            let _ = writeln!(std::io::stderr(), "{why}");
+            ExitCode::from(FAILED)
+        }
+    }
 }
 
 fn decode(arguments: &[String]) -> ExitCode {
