@@ -204,3 +204,32 @@ async fn an_address_that_is_taken_is_said_so_at_once() {
     service.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains(&format!("listening for health checks on {address}: Address already in use")), "{log}");
 }
+
+/// As systemd reads it, alone and with the drop-in.
+#[test]
+fn the_unit_is_one() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no systemd-analyze here");
+        return;
+    }
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let unit = std::fs::read_to_string(units.join("jenkins-agent.service")).unwrap();
+    let installed = "/usr/local/bin/agent";
+    assert_eq!(unit.matches(installed).count(), 1);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jenkins-agent.service");
+    std::fs::write(&path, unit.replace(installed, env!("CARGO_BIN_EXE_agent"))).unwrap();
+    let verify = || {
+        let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(verify(), (true, String::new()));
+    let drop_in = directory.path().join("jenkins-agent.service.d");
+    std::fs::create_dir(&drop_in).unwrap();
+    std::fs::copy(units.join("hardened.conf"), drop_in.join("hardened.conf")).unwrap();
+    assert_eq!(verify(), (true, String::new()));
+    // It does read the drop-in, and has something to say where there is something.
+    std::fs::write(drop_in.join("wrong.conf"), "[Service]\nNoSuchOption=1\n").unwrap();
+    let (_, said) = verify();
+    assert!(said.contains("NoSuchOption"), "{said}");
+}

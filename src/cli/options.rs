@@ -204,7 +204,7 @@ pub const OPTIONS: &[Row] = &[
         "Log more; twice or -vv: everything."),
 
     row(Opt::HealthAddress, &["health-address"], Some("[IP:]PORT"), Group::Health,
-        "Answer over HTTP there: /healthz (200 while the process makes progress), /readyz (200 while the channel is up), /metrics (Prometheus). Without an IP: 127.0.0.1. Not for probes of the jnlp container of a pod template, which waits for its pod to be ready before it connects."),
+        "Answer over HTTP there: /healthz (200 while the process makes progress), /readyz (200 while the channel is up), /metrics (Prometheus). Without an IP: 127.0.0.1. Not for the jnlp container of a pod template: the kubernetes plugin looks at the agent only once its pod is ready."),
     row(Opt::Healthcheck, &["healthcheck"], None, Group::Health,
         "Ask the agent that listens on --health-address whether its channel is up, and exit with 0 if it is and 1 if not. For a container's health check."),
 

@@ -1,7 +1,8 @@
 //! `--health-address`: a few words over HTTP for probes and Prometheus; and `--healthcheck`, which asks for them.
 //!
-//! Not for the `jnlp` container of a pod template: kubernetes-plugin connects an agent only once all containers of its pod
-//! are ready, and it is ready only once it is connected.
+//! Not for the `jnlp` container of a pod template: kubernetes-plugin looks at the agent, and at containers that have ended,
+//! only once all containers of the pod are ready (`KubernetesLauncher.launch`). An agent that can't connect would keep it
+//! waiting for 1000 s.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
