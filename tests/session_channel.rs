@@ -13,6 +13,7 @@ use inbound_agent::demo::controller::{self, Controller, IDENTITY, Mischief, Poin
 use inbound_agent::demo::pipeline::Build;
 use inbound_agent::frame::Capability;
 use inbound_agent::session::serve;
+use inbound_agent::session::status::Status;
 use inbound_agent::transport::identity::{InstanceIdentity, Secret};
 use inbound_agent::transport::{ExitCode, jnlp4, stdio};
 use tokio::net::TcpStream;
@@ -57,7 +58,7 @@ async fn session() -> (Arc<End>, JoinHandle<CloseReason>, watch::Sender<bool>) {
         let connection = stdio::connect(input, output, Capability::OURS, PATIENCE).await.unwrap();
         let agent = Arc::new(Agent::new(None, None, None));
         let liveness = Liveness { idle: Duration::from_millis(150), patience: Duration::from_millis(300) };
-        serve(connection, &agent, liveness, &mut stop).await
+        serve(connection, &agent, liveness, &Arc::new(Status::new(None)), &mut stop).await
     });
     let (input, output) = tokio::io::split(theirs);
     let end = controller::stdio(input, output).await.unwrap();

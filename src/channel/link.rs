@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -144,6 +144,51 @@ struct State {
     garbage: Vec<Export>,
 }
 
+/// How often and how long writers have waited for the peer's windows or for the connection.
+#[derive(Debug, Default)]
+pub struct Stalls {
+    count: AtomicU64,
+    micros: AtomicU64,
+}
+
+impl Stalls {
+    /// How often.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// How long, those that still wait left out.
+    pub fn time(&self) -> Duration {
+        Duration::from_micros(self.micros.load(Ordering::Relaxed))
+    }
+}
+
+/// A writer that may have to wait.
+struct Stall<'a> {
+    stalls: &'a Stalls,
+    since: Option<Instant>,
+}
+
+impl Stall<'_> {
+    /// Counts the wait if there is nothing yet.
+    fn waits<T>(&mut self, outcome: Option<T>) -> Option<T> {
+        if outcome.is_none() && self.since.is_none() {
+            self.stalls.count.fetch_add(1, Ordering::Relaxed);
+            self.since = Some(Instant::now());
+        }
+        outcome
+    }
+}
+
+impl Drop for Stall<'_> {
+    fn drop(&mut self) {
+        if let Some(since) = self.since {
+            let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.stalls.micros.fetch_add(micros, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What executes requests. Called without locks, on any thread; must not block.
 pub type Dispatcher = Box<dyn Fn(Incoming) + Send + Sync>;
 
@@ -155,6 +200,7 @@ pub struct Link {
     changed_async: Notify,
     ended: Notify,
     transmit: Notify,
+    stalls: Arc<Stalls>,
 }
 
 impl fmt::Debug for Link {
@@ -176,6 +222,11 @@ fn guarded<T>(run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
 impl Link {
     /// Shares a channel; its requests go to `dispatcher`.
     pub fn new(channel: Channel, dispatcher: Dispatcher) -> Arc<Link> {
+        Link::counting(channel, dispatcher, Arc::default())
+    }
+
+    /// As [`new`](Self::new), and counts in `stalls` what writers wait for.
+    pub fn counting(channel: Channel, dispatcher: Dispatcher, stalls: Arc<Stalls>) -> Arc<Link> {
         Arc::new(Link {
             dispatcher,
             state: Mutex::new(State {
@@ -191,6 +242,7 @@ impl Link {
             changed_async: Notify::new(),
             ended: Notify::new(),
             transmit: Notify::new(),
+            stalls,
         })
     }
 
@@ -877,13 +929,18 @@ impl Handle {
         (queue && available >= enough).then(|| Room::For(available.min(wanted).min(CHUNK)))
     }
 
+    fn stall(&self) -> Stall<'_> {
+        Stall { stalls: &self.link().stalls, since: None }
+    }
+
     fn sent(&self, state: &mut State, io_id: i32) {
         self.last_io.store(io_id, Ordering::Relaxed);
         state.channel.answer_after(self.caller.id, io_id);
     }
 
     fn write_blocking(&self, wanted: usize, mut write: impl FnMut(&mut Channel, usize) -> i32) -> io::Result<usize> {
-        let written = self.link().until_blocking(|state| match self.room(state, wanted)? {
+        let mut stall = self.stall();
+        let written = self.link().until_blocking(|state| match stall.waits(self.room(state, wanted))? {
             Room::Failed(error) => Some(Err(error)),
             Room::For(size) => {
                 let io_id = write(&mut state.channel, size);
@@ -949,7 +1006,8 @@ impl RemoteOutput {
         let mut rest = bytes;
         while !rest.is_empty() {
             let handle = &self.0;
-            let written = handle.link().until(|state| match handle.room(state, rest.len())? {
+            let mut stall = handle.stall();
+            let written = handle.link().until(|state| match stall.waits(handle.room(state, rest.len()))? {
                 Room::Failed(error) => Some(Err(error)),
                 Room::For(size) => {
                     let io_id = state.channel.write(handle.oid, rest.slice(..size));

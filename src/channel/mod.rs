@@ -17,7 +17,7 @@ mod throw;
 
 pub use link::{
     Caller, Incoming, Link, PipeReader, RemoteError, RemoteInput, RemoteOutput, RemoteProxy, RemoteWriter, Sink,
-    remote_output_stream,
+    Stalls, remote_output_stream,
 };
 pub use state::{Channel, CloseReason, Event, Liveness};
 pub use throw::{Cancelled, Throw, ThrowClass, plain, printable};

@@ -6,6 +6,7 @@
 //! name of this program; only the rule that a single argument is a command is the script's alone.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::completions::Shell;
 use super::options::{self, Arguments, Context, Opt};
@@ -26,6 +27,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("JENKINS_DIRECT_CONNECTION", "-direct"),
     ("JENKINS_INSTANCE_IDENTITY", "-instanceIdentity"),
     ("JENKINS_PROTOCOLS", "-protocols"),
+    ("JENKINS_AGENT_HEALTH_ADDRESS", "--health-address"),
     ("REMOTING_OPTS", "any options, quoted as in a shell"),
 ];
 
@@ -71,6 +73,8 @@ pub enum Action {
     Demo(Vec<String>),
     /// `decode`, with its arguments.
     Decode(Vec<String>),
+    /// Ask the agent at this address how it is.
+    Healthcheck(SocketAddr),
     /// Print the help.
     Help,
     /// Print the manual page.
@@ -115,6 +119,17 @@ pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
         if source.has(Opt::Help) {
             return Ok(Action::Help);
         }
+    }
+    if command_line.has(Opt::Healthcheck) {
+        // The rest of the environment is the agent's.
+        let sources = [Some(&command_line), from_environment.as_ref().ok()];
+        let address = sources
+            .into_iter()
+            .flatten()
+            .find_map(|source| source.given.iter().rfind(|given| given.opt == Opt::HealthAddress));
+        let missing =
+            "--healthcheck asks the agent at --health-address (JENKINS_AGENT_HEALTH_ADDRESS), which is not set";
+        return options::health_address(address.ok_or_else(|| UsageError(missing.into()))?).map(Action::Healthcheck);
     }
     let context = Context {
         in_pod: set(environment, "KUBERNETES_SERVICE_HOST").is_some(),
@@ -170,6 +185,7 @@ fn parse_environment(
         ("JENKINS_DIRECT_CONNECTION", "-direct"),
         ("JENKINS_PROTOCOLS", "-protocols"),
         ("JENKINS_INSTANCE_IDENTITY", "-instanceIdentity"),
+        ("JENKINS_AGENT_HEALTH_ADDRESS", "--health-address"),
     ] {
         if let Some(value) = set(environment, variable) {
             add(variable, option_words(option, value))?;

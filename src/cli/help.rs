@@ -44,6 +44,7 @@ pub(super) const CHAPTERS: &[(Group, &str)] = &[
     (Group::Network, "Trust and network"),
     (Group::Lifetime, "Lifetime"),
     (Group::Files, "Directories and log"),
+    (Group::Health, "Health"),
     (Group::Program, "Program"),
     (Group::Deprecated, "Deprecated, or without effect here"),
 ];

@@ -5,6 +5,7 @@
 //! `CmdLineParser.parseArgument`: `-option value`, `-option=value`, `@file` for the arguments in a file,
 //! one a line. Beyond args4j, every option also takes two dashes.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub enum Group {
     Lifetime,
     /// Directories and logs.
     Files,
+    /// Being watched over.
+    Health,
     /// About the program.
     Program,
     /// Deprecated or without effect.
@@ -64,6 +67,8 @@ pub enum Opt {
     AgentLog,
     LogFormat,
     Verbose,
+    HealthAddress,
+    Healthcheck,
     Help,
     Version,
     JarCache,
@@ -125,7 +130,10 @@ impl Row {
     /// The name to use, with one dash where `agent.jar` has the option.
     pub fn spelling(&self) -> String {
         let name = self.names[0];
-        let own = matches!(self.opt, Opt::FirstConnectTimeout | Opt::Grace | Opt::LogFormat);
+        let own = matches!(
+            self.opt,
+            Opt::FirstConnectTimeout | Opt::Grace | Opt::LogFormat | Opt::HealthAddress | Opt::Healthcheck
+        );
         format!("{}{name}", if own { "--" } else { "-" })
     }
 }
@@ -194,6 +202,11 @@ pub const OPTIONS: &[Row] = &[
         "text: as the Java agent logs. json: an object a line."),
     row(Opt::Verbose, &["v", "vv", "verbose"], None, Group::Files,
         "Log more; twice or -vv: everything."),
+
+    row(Opt::HealthAddress, &["health-address"], Some("[IP:]PORT"), Group::Health,
+        "Answer over HTTP there: /healthz (200 while the process makes progress), /readyz (200 while the channel is up), /metrics (Prometheus). Without an IP: 127.0.0.1. Not for the jnlp container of a pod template: the kubernetes plugin looks at the agent only once its pod is ready."),
+    row(Opt::Healthcheck, &["healthcheck"], None, Group::Health,
+        "Ask the agent that listens on --health-address whether its channel is up, and exit with 0 if it is and 1 if not. For a container's health check."),
 
     row(Opt::Help, &["help", "h", "?"], None, Group::Program,
         "Show this text."),
@@ -619,6 +632,10 @@ impl Builder<'_> {
             .ok_or_else(|| UsageError(format!("Invalid instanceIdentity: {} is not base64", given.origin())))
     }
 
+    fn health_address(&self) -> Result<Option<SocketAddr>, UsageError> {
+        self.last(Opt::HealthAddress).map(health_address).transpose()
+    }
+
     fn host_port(&self, opt: Opt) -> Result<Option<HostPort>, UsageError> {
         self.last(opt)
             .map(|given| match split_host_port(&given.value) {
@@ -738,6 +755,7 @@ impl Builder<'_> {
             no_reconnect_after: self.duration(Opt::NoReconnectAfter, duration::parse)?,
             first_connect_timeout,
             grace: self.duration(Opt::Grace, duration::parse_with_unit)?.unwrap_or(Duration::from_secs(10)),
+            health_address: self.health_address()?,
             in_pod: context.in_pod,
             work_dir: WorkDirSettings {
                 path: self.path(Opt::WorkDir),
@@ -786,6 +804,16 @@ impl Config {
         }
         Ok(self)
     }
+}
+
+/// The value of `--health-address`: loopback's unless an IP is given.
+///
+/// # Errors
+/// If it is no address and no port.
+pub fn health_address(given: &Given) -> Result<SocketAddr, UsageError> {
+    let text = given.value.trim();
+    let port = text.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    port.or_else(|_| text.parse()).map_err(|_| illegal(given, "PORT or IP:PORT is wanted, such as 0.0.0.0:8787"))
 }
 
 fn illegal(given: &Given, reason: &str) -> UsageError {

@@ -1,6 +1,7 @@
 //! From the process's start to the session and back to an exit code.
 
 use std::io::{IsTerminal, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -57,6 +58,7 @@ pub fn main() -> ExitCode {
         Ok(Action::Help) => print(&help::text(&exit_codes())),
         Ok(Action::Manual) => print(&manual::page(&exit_codes())),
         Ok(Action::Completions(shell)) => print(&shell.script()),
+        Ok(Action::Healthcheck(address)) => healthcheck(address),
         Ok(Action::Version { own: false }) => print(&format!("{REMOTING_VERSION}\n")),
         Ok(Action::Version { own: true }) => print(&version()),
     }
@@ -185,6 +187,16 @@ fn served(config: Config, arguments: &[String]) -> Result<Config, String> {
         milestones::setting_up_agent(name);
     }
     Ok(config)
+}
+
+fn healthcheck(address: SocketAddr) -> ExitCode {
+    match crate::session::health::check(address) {
+        Ok(()) => print("ok\n"),
+        Err(why) => {
+            let _ = writeln!(std::io::stderr(), "{why}");
+            ExitCode::from(FAILED)
+        }
+    }
 }
 
 fn decode(arguments: &[String]) -> ExitCode {

@@ -808,3 +808,30 @@ proptest! {
         prop_assert_eq!(shell_words(&quoted.join(" "), &Environment::new()), Ok(words));
     }
 }
+
+#[test]
+fn health_addresses() {
+    for (given, expected) in
+        [("8787", "127.0.0.1:8787"), ("0.0.0.0:1", "0.0.0.0:1"), ("[::1]:0", "[::1]:0"), (" 9 ", "127.0.0.1:9")]
+    {
+        let expected = Some(expected.parse().unwrap());
+        assert_eq!(config("agent", &[], &["--health-address", given]).health_address, expected);
+        let variable = [("JENKINS_AGENT_HEALTH_ADDRESS", given)];
+        assert_eq!(config("agent", &variable, &[]).health_address, expected);
+        let healthcheck = interpret_words("agent", &[], &["--healthcheck", "--health-address", given]);
+        assert_eq!(healthcheck.ok(), expected.map(Action::Healthcheck));
+        let asked = |program, environment: &[(&str, &str)], arguments: &[&str]| {
+            interpret_words(program, environment, arguments).ok() == expected.map(Action::Healthcheck)
+        };
+        assert!(asked("jenkins-agent", &variable, &["--healthcheck"]));
+        // The command line wins, and nothing else of an agent's environment is asked for.
+        let partial = [("JENKINS_URL", "http://a/"), ("JENKINS_AGENT_HEALTH_ADDRESS", "1")];
+        assert!(asked("agent", &partial, &["--healthcheck", "--health-address", given]));
+    }
+    assert_eq!(config("agent", &[], &[]).health_address, None);
+    for wrong in ["localhost", "70000", ":80", "jenkins:80", ""] {
+        let text = error("agent", &[], &["--health-address", wrong]);
+        assert!(text.contains("is not a valid value for \"--health-address\""), "{text}");
+    }
+    assert!(error("agent", &[], &["--healthcheck"]).contains("JENKINS_AGENT_HEALTH_ADDRESS"));
+}

@@ -289,6 +289,7 @@ fn config(controller: &Controller, transport: Transport, root: &Path) -> Result<
         no_reconnect_after: None,
         first_connect_timeout: Some(PATIENCE),
         grace: Duration::from_secs(5),
+        health_address: None,
         in_pod: false,
         work_dir: WorkDirSettings {
             path: Some(root.to_owned()),

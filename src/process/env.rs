@@ -16,6 +16,10 @@ pub const MAX_EXPANDED_BYTES: usize = 8 << 20;
 /// them. The others of the `jenkins/inbound-agent` entrypoint (`JENKINS_URL`, `JENKINS_AGENT_NAME` …) stay: builds use them.
 pub const SECRET_VARIABLES: [&str; 2] = ["JENKINS_SECRET", "REMOTING_OPTS"];
 
+/// Variables that mean this process alone: a service manager's, and where this agent listens. What a build starts must
+/// not take them for its own.
+pub const OWN_VARIABLES: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JENKINS_AGENT_HEALTH_ADDRESS"];
+
 /// An expansion that would be larger than [`MAX_EXPANDED_BYTES`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("expanding environment variables gives more than {MAX_EXPANDED_BYTES} bytes")]
@@ -57,7 +61,7 @@ impl EnvVars {
         Self::default()
     }
 
-    /// The environment that the agent was started with, less [`SECRET_VARIABLES`]; read once, at the first call.
+    /// The environment that the agent was started with, less [`SECRET_VARIABLES`] and [`OWN_VARIABLES`]; read once, at the first call.
     ///
     /// `EnvVars.masterEnvVars`, which despite its name is the agent's on an agent.
     pub fn agent() -> &'static EnvVars {
@@ -65,12 +69,12 @@ impl EnvVars {
         AGENT.get_or_init(|| Self::without_secrets(std::env::vars_os()))
     }
 
-    /// The given variables less [`SECRET_VARIABLES`]. Bytes that are no UTF-8 are replaced, as Java does.
+    /// The given variables less those. Bytes that are no UTF-8 are replaced, as Java does.
     fn without_secrets(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let mut env: Self = variables
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
             .collect();
-        for name in SECRET_VARIABLES {
+        for name in SECRET_VARIABLES.iter().chain(&OWN_VARIABLES) {
             env.remove(name);
         }
         env
@@ -509,7 +513,7 @@ mod tests {
 
     #[test]
     fn secrets_of_the_agent_are_not_passed_on() {
-        let given = [("JENKINS_SECRET", "s"), ("jenkins_secret", "t"), ("HOME", "/h")];
+        let given = [("JENKINS_SECRET", "s"), ("jenkins_secret", "t"), ("NOTIFY_SOCKET", "@n"), ("HOME", "/h")];
         let vars = EnvVars::without_secrets(given.iter().map(|&(n, v)| (OsString::from(n), v.into())));
         assert_eq!(vars, env(&[("HOME", "/h")]));
     }

@@ -444,6 +444,11 @@ fn with_launched<T>(act: impl FnOnce(&mut HashSet<u32>) -> T) -> T {
     act(launched.get_or_insert_default())
 }
 
+/// How many launched processes there are that have not ended.
+pub fn running() -> usize {
+    with_launched(|launched| launched.len())
+}
+
 /// Whether a process is one of ours that somebody waits for.
 pub(super) fn is_launched(pid: i32) -> bool {
     u32::try_from(pid).is_ok_and(|pid| with_launched(|launched| launched.contains(&pid)))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
 
 /// What a fact about the machine could not be read from.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +101,12 @@ fn parse_meminfo(text: &str) -> Option<MemoryUsage> {
 pub fn resident_bytes() -> Result<u64, SystemError> {
     let path = "/proc/self/status";
     sized_line(&read(path)?, "VmRSS:").and_then(|bytes| bytes.try_into().ok()).ok_or(SystemError::Nothing(path))
+}
+
+/// The processor time that the agent has used, that of its children left out.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// `Computer$ListPossibleNames`: the machine's IPv4 addresses but for loopback, in numeric order (Java's order is that of

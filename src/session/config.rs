@@ -1,6 +1,7 @@
 //! What the command line and environment come to.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -159,6 +160,8 @@ pub struct Config {
     pub first_connect_timeout: Option<Duration>,
     /// `--grace`: how long a shutdown in order may take after SIGTERM or SIGINT.
     pub grace: Duration,
+    /// `--health-address`: where to answer health checks.
+    pub health_address: Option<SocketAddr>,
     /// Whether this process runs in a Kubernetes pod (`KUBERNETES_SERVICE_HOST` is set).
     pub in_pod: bool,
     /// The work directory.

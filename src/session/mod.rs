@@ -4,12 +4,16 @@ mod backoff;
 pub mod config;
 mod connect;
 pub mod duration;
+pub mod health;
 pub mod jnlp;
 pub mod last_words;
+mod metrics;
 pub mod milestones;
+pub mod notify;
 mod retry;
 mod run;
 mod serve;
+pub mod status;
 #[cfg(test)]
 mod testing;
 

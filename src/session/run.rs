@@ -1,10 +1,12 @@
 //! Connecting for as long as the agent lives.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -12,8 +14,10 @@ use tokio::time::{sleep, timeout};
 use super::config::{Config, JnlpSource, Transport};
 use super::connect::Connector;
 use super::last_words::{self, last_words};
+use super::notify::Notifier;
 use super::retry::Retry;
-use super::{jnlp, milestones, serve};
+use super::status::Status;
+use super::{health, jnlp, milestones, serve};
 use crate::callables::{Agent, Unfinished};
 use crate::channel::Liveness;
 use crate::process::reaper;
@@ -57,47 +61,85 @@ pub fn run(config: Config, served: Served) -> u8 {
 
 async fn session(config: Config, served: Served, environment: &Environment) -> u8 {
     let (grace, unfinished) = (config.grace, Unfinished::default());
-    let code = live(config, served, environment, &unfinished).await.unwrap_or_else(|code| code);
+    let notifier = Notifier::from_environment(environment).unwrap_or_else(|error| {
+        tracing::warn!(target: milestones::TARGET, "the service manager can't be told anything: {error}");
+        None
+    });
+    let watch = Watch {
+        words: config.in_pod.then_some(Path::new(last_words::TERMINATION_LOG)),
+        status: Arc::new(Status::new(notifier)),
+    };
+    let code = live(config, served, environment, &unfinished, &watch).await.unwrap_or_else(|code| code);
     if timeout(grace, unfinished.idle()).await.is_err() {
         tracing::warn!(target: milestones::TARGET, "processes of builds may be left behind");
     }
     code
 }
 
+/// Those who watch over the agent.
+struct Watch<'a> {
+    /// Where last words go.
+    words: Option<&'a Path>,
+    status: Arc<Status>,
+}
+
+impl Watch<'_> {
+    fn give_up(&self, error: &ConnectError) -> u8 {
+        tracing::error!(target: milestones::TARGET, "{error}");
+        tracing::error!(target: milestones::TARGET, "{}", error.next_step());
+        self.status.failed(error);
+        if let Some(path) = self.words {
+            last_words(path, &format!("{error}. {}", error.next_step()));
+        }
+        error.exit_code().code()
+    }
+}
+
 /// Gives an exit code, as `Err` where there was no going on.
-async fn live(config: Config, served: Served, environment: &Environment, unfinished: &Unfinished) -> Result<u8, u8> {
+async fn live(
+    config: Config,
+    served: Served,
+    environment: &Environment,
+    unfinished: &Unfinished,
+    watch: &Watch<'_>,
+) -> Result<u8, u8> {
     tokio::spawn(reaper::run());
-    let mut stop = stop_on_signal(config.grace).map_err(|error| {
+    let mut stop = stop_on_signal(config.grace, watch.status.clone()).map_err(|error| {
         tracing::error!(target: milestones::TARGET, "cannot wait for signals: {error}");
         FAILED
     })?;
-    let words = config.in_pod.then_some(Path::new(last_words::TERMINATION_LOG));
+    if let Some(address) = config.health_address {
+        answer_health_checks(address, watch).await?;
+    }
+    tokio::spawn(watch.status.clone().feed_watchdog());
     let config = match config.transport.clone() {
         Transport::Jnlp(source) => {
-            let arguments = obtain(&config, &source, environment, &mut stop, words).await?;
+            let arguments = obtain(&config, &source, environment, &mut stop, watch).await?;
             served(config, &arguments).map_err(|text| {
                 let cause = Cause::Configuration(text);
-                give_up(words, &ConnectError::new("applying the JNLP file at", source.request_url, cause))
+                watch.give_up(&ConnectError::new("applying the JNLP file at", source.request_url, cause))
             })?
         }
         _ => config,
     };
-    let mut connector = Connector::new(&config, environment).map_err(|error| give_up(words, &error))?;
+    let mut connector = Connector::new(&config, environment).map_err(|error| watch.give_up(&error))?;
     let repeats = connector.can_reconnect();
     let mut retry = Retry::new(&config, repeats);
     loop {
-        let connection = persist(&mut retry, &mut stop, words, async || connector.connect().await).await?;
+        let connection = persist(&mut retry, &mut stop, watch, async || connector.connect().await).await?;
         let protocol = connection.peer.protocol.to_string();
+        watch.status.connected(&protocol);
         let version = connector.controller_version.clone();
         let mut agent = Agent::new(config.work_dir.path.clone(), Some(protocol), version);
         agent.unfinished = unfinished.clone();
         let agent = Arc::new(agent);
-        let reason = serve(connection, &agent, Liveness::default(), &mut stop).await;
+        let reason = serve(connection, &agent, Liveness::default(), &watch.status, &mut stop).await;
         tracing::info!(target: milestones::TARGET, "{reason}");
         milestones::terminated();
         if *stop.borrow() || config.no_reconnect || agent.shall_not_reconnect() || !repeats {
             return Ok(ORDERLY);
         }
+        watch.status.disconnected(&reason.to_string());
         milestones::performing_on_reconnect();
         milestones::on_reconnect_completed();
         pause(retry.ended(), &mut stop).await?;
@@ -110,9 +152,9 @@ async fn obtain(
     source: &JnlpSource,
     environment: &Environment,
     stop: &mut watch::Receiver<bool>,
-    words: Option<&Path>,
+    watch: &Watch<'_>,
 ) -> Result<Vec<String>, u8> {
-    let connector = Connector::new(config, environment).map_err(|error| give_up(words, &error))?;
+    let connector = Connector::new(config, environment).map_err(|error| watch.give_up(&error))?;
     let fetch = async || {
         let body = connector.page(&source.request_url).await?;
         jnlp::parse(&body, config.secret.as_ref()).map_err(|error| {
@@ -123,17 +165,18 @@ async fn obtain(
             ConnectError::new("reading the JNLP file at", source.request_url.as_str(), cause)
         })
     };
-    persist(&mut Retry::new(config, true), stop, words, fetch).await
+    persist(&mut Retry::new(config, true), stop, watch, fetch).await
 }
 
 /// Tries until it succeeds, for as long as [`Retry`] has it. `Err` is an exit code.
 async fn persist<T>(
     retry: &mut Retry,
     stop: &mut watch::Receiver<bool>,
-    words: Option<&Path>,
+    watch: &Watch<'_>,
     mut attempt: impl AsyncFnMut() -> Result<T, ConnectError>,
 ) -> Result<T, u8> {
     loop {
+        watch.status.connecting();
         let attempted = tokio::select! {
             attempted = attempt() => attempted,
             _ = stop.wait_for(|stop| *stop) => return Err(ORDERLY),
@@ -144,8 +187,11 @@ async fn persist<T>(
                 return Ok(value);
             }
             Err(error) => match retry.failed(&error) {
-                Some(wait) => pause(wait, stop).await?,
-                None => return Err(give_up(words, &error)),
+                Some(wait) => {
+                    watch.status.waiting(&error);
+                    pause(wait, stop).await?;
+                }
+                None => return Err(watch.give_up(&error)),
             },
         }
     }
@@ -158,23 +204,27 @@ async fn pause(wait: Duration, stop: &mut watch::Receiver<bool>) -> Result<(), u
     }
 }
 
-fn give_up(words: Option<&Path>, error: &ConnectError) -> u8 {
-    tracing::error!(target: milestones::TARGET, "{error}");
-    tracing::error!(target: milestones::TARGET, "{}", error.next_step());
-    if let Some(path) = words {
-        last_words(path, &format!("{error}. {}", error.next_step()));
-    }
-    error.exit_code().code()
+/// Begins to listen on `--health-address`.
+async fn answer_health_checks(address: SocketAddr, watch: &Watch<'_>) -> Result<(), u8> {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let cause = Cause::Configuration(format!("{error}; see --health-address"));
+        watch.give_up(&ConnectError::new("listening for health checks on", address.to_string(), cause))
+    })?;
+    let address = listener.local_addr().unwrap_or(address);
+    tracing::info!(target: milestones::TARGET, "Health checks and metrics: http://{address}/");
+    tokio::spawn(health::serve(listener, watch.status.clone()));
+    Ok(())
 }
 
 /// SIGTERM and SIGINT ask for an end in order; a second one, or `grace` passing, ends the process at once.
-fn stop_on_signal(grace: Duration) -> std::io::Result<watch::Receiver<bool>> {
+fn stop_on_signal(grace: Duration, status: Arc<Status>) -> std::io::Result<watch::Receiver<bool>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (tell, stop) = watch::channel(false);
     tokio::spawn(async move {
         let first = tokio::select! { _ = terminate.recv() => 15, _ = interrupt.recv() => 2 };
         tracing::info!(target: milestones::TARGET, "signal {first}: closing the channel");
+        status.stopping();
         let _ = tell.send(true);
         let second = tokio::select! {
             _ = terminate.recv() => 15,
@@ -193,6 +243,10 @@ mod tests {
     use crate::session::testing::config;
     use crate::transport::ExitCode;
 
+    fn watch(words: Option<&Path>) -> Watch<'_> {
+        Watch { words, status: Arc::new(Status::new(None)) }
+    }
+
     fn refused() -> ConnectError {
         ConnectError::new("connecting to", "jenkins:50000", Cause::Refused)
     }
@@ -205,7 +259,7 @@ mod tests {
             tries += 1;
             if tries < 20 { Err(refused()) } else { Ok(tries) }
         };
-        let tried = persist(&mut Retry::new(&config(), true), &mut stop, None, attempt).await;
+        let tried = persist(&mut Retry::new(&config(), true), &mut stop, &watch(None), attempt).await;
         assert_eq!(tried, Ok(20));
     }
 
@@ -218,7 +272,7 @@ mod tests {
         let mut limited = config();
         limited.first_connect_timeout = Some(Duration::from_secs(180));
         let attempt = async || Err::<(), _>(refused());
-        let tried = persist(&mut Retry::new(&limited, true), &mut stop, Some(&log), attempt).await;
+        let tried = persist(&mut Retry::new(&limited, true), &mut stop, &watch(Some(&log)), attempt).await;
         assert_eq!(tried, Err(ExitCode::Refused.code()));
         let words = std::fs::read_to_string(&log).unwrap();
         assert_eq!(
@@ -237,7 +291,7 @@ mod tests {
         });
         let begun = tokio::time::Instant::now();
         let never = async || std::future::pending::<Result<(), ConnectError>>().await;
-        let tried = persist(&mut Retry::new(&config(), true), &mut stop, None, never).await;
+        let tried = persist(&mut Retry::new(&config(), true), &mut stop, &watch(None), never).await;
         assert_eq!((tried, begun.elapsed().as_secs()), (Err(ORDERLY), 5));
         assert_eq!(pause(Duration::from_secs(3600), &mut stop).await, Err(ORDERLY));
         assert_eq!(begun.elapsed().as_secs(), 5);

@@ -1,12 +1,14 @@
 //! One channel over one connection, from the first command to the last.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
+use super::status::Status;
 use crate::callables::{self, Agent};
 use crate::channel::{Channel, CloseReason, Link, Liveness};
 use crate::transport::{CommandReader, CommandWriter, Connection};
@@ -14,15 +16,17 @@ use crate::transport::{CommandReader, CommandWriter, Connection};
 /// Commands are handed to the transport in batches of about this size: one write call each.
 const BATCH: usize = 128 << 10;
 /// A WebSocket ping goes out this often, as Java's (`Engine.runWebSocket`): proxies cut idle connections.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long the last commands may take to leave once the channel has ended.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves the controller over a connection until the channel ends; closes it in order once `stop` is set.
+/// Serves the controller over a connection until the channel ends; closes it in order once `stop` is set. `status` sees
+/// what passes.
 pub async fn serve(
     connection: Connection,
     agent: &Arc<Agent>,
     liveness: Liveness,
+    status: &Arc<Status>,
     stop: &mut watch::Receiver<bool>,
 ) -> CloseReason {
     let Connection { mut reader, writer, peer } = connection;
@@ -31,9 +35,9 @@ pub async fn serve(
         let agent = agent.clone();
         Box::new(move |incoming| callables::dispatch(&agent, incoming))
     };
-    let link = Link::new(channel, dispatcher);
-    let mut writing = tokio::spawn(write(writer, link.clone()));
-    read(&mut reader, &link, stop).await;
+    let link = Link::counting(channel, dispatcher, status.stalls.clone());
+    let mut writing = tokio::spawn(write(writer, link.clone(), status.clone()));
+    read(&mut reader, &link, status, stop).await;
     if timeout(DRAIN_TIMEOUT, &mut writing).await.is_err() {
         writing.abort();
     }
@@ -41,13 +45,16 @@ pub async fn serve(
 }
 
 /// Feeds the channel until it has ended.
-async fn read(reader: &mut CommandReader, link: &Arc<Link>, stop: &mut watch::Receiver<bool>) {
+async fn read(reader: &mut CommandReader, link: &Arc<Link>, status: &Status, stop: &mut watch::Receiver<bool>) {
     let closed = link.closed();
     tokio::pin!(closed);
     let mut stopping = false;
     loop {
-        let wake = link.tick(Instant::now());
-        let wake = wake.unwrap_or_else(|| Instant::now() + KEEP_ALIVE);
+        let now = Instant::now();
+        let wake = link.tick(now);
+        let latest = now + KEEP_ALIVE;
+        let wake = wake.map_or(latest, |wake| wake.min(latest));
+        status.turned();
         tokio::select! {
             biased;
             () = &mut closed => return,
@@ -58,7 +65,10 @@ async fn read(reader: &mut CommandReader, link: &Arc<Link>, stop: &mut watch::Re
                 }
             }
             command = reader.read() => match command {
-                Ok(Some(command)) => link.receive(Instant::now(), command),
+                Ok(Some(command)) => {
+                    status.received.fetch_add(command.len() as u64, Ordering::Relaxed);
+                    link.receive(Instant::now(), command);
+                }
                 Ok(None) => link.lost("the controller closed the connection"),
                 Err(error) => link.lost(error.to_string()),
             },
@@ -68,7 +78,7 @@ async fn read(reader: &mut CommandReader, link: &Arc<Link>, stop: &mut watch::Re
 }
 
 /// Hands the channel's commands to the transport until the channel has ended and all are out.
-async fn write(mut writer: CommandWriter, link: Arc<Link>) {
+async fn write(mut writer: CommandWriter, link: Arc<Link>, status: Arc<Status>) {
     let mut batch: Vec<Bytes> = Vec::new();
     loop {
         let more = match timeout(KEEP_ALIVE, link.transmit(BATCH, &mut batch)).await {
@@ -85,6 +95,7 @@ async fn write(mut writer: CommandWriter, link: Arc<Link>) {
                 link.lost(error.to_string());
                 return;
             }
+            status.sent.fetch_add(batch.iter().map(Bytes::len).sum::<usize>() as u64, Ordering::Relaxed);
             batch.clear();
         }
         if !more {

@@ -24,6 +24,7 @@ pub fn config() -> Config {
         no_reconnect_after: None,
         first_connect_timeout: None,
         grace: Duration::from_secs(10),
+        health_address: None,
         in_pod: false,
         work_dir: WorkDirSettings { path: None, internal_dir: "remoting".to_owned(), fail_if_missing: false },
         log: LogSettings { format: LogFormat::Text, verbosity: 0, agent_log: None },
