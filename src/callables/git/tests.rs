@@ -310,7 +310,7 @@ fn commits_and_changes() {
     let parents: Vec<_> = parents.into_iter().map(|parent| object_id(parent).unwrap()).collect();
     assert_eq!(parents.join(" "), one);
     let (_, theirs) = recorded("withRepository", 0, fixture.dir.path());
-    crate::callables::recorded::assert_same_shape(theirs.unwrap().root().unwrap(), commit, &[]);
+    crate::callables::testing::assert_same_shape(theirs.unwrap().root().unwrap(), commit, &[]);
     let missing = "0123456789012345678901234567890123456789";
     assert_eq!(ask(missing).unwrap_err(), format!("java.io.IOException: Missing unknown {missing}"));
 
