@@ -20,6 +20,7 @@ pub mod launcher;
 pub mod listener;
 pub mod monitors;
 pub mod plugins;
+pub mod publishers;
 #[cfg(test)]
 mod scripted;
 pub mod suid;
@@ -72,6 +73,7 @@ pub const TABLES: &[&[Entry]] = &[
     tools::ENTRIES,
     junit::ENTRIES,
     utility_steps::ENTRIES,
+    publishers::ENTRIES,
     git::ENTRIES,
 ];
 
