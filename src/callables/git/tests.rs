@@ -277,6 +277,72 @@ fn passwords_are_asked_for_by_a_script_that_goes() {
     fixture.finish();
 }
 
+/// The token of a GitHub App's credentials is the password while it is fresh; then the controller makes a new one.
+#[test]
+fn github_apps() {
+    if !has_git() {
+        return;
+    }
+    const PLUGIN: &str = "org.jenkinsci.plugins.github_branch_source.GitHubAppCredentials";
+    fn token(graph: &mut Graph, text: &str, stale: i64, expires: i64) -> NodeId {
+        let value = graph.string(text);
+        let secret = graph.serializable("hudson.util.Secret", 1, &[("value", "Ljava/lang/String;")], None);
+        let secret = graph.object(secret).set_ref("value", value).build();
+        let fields = [("expirationEpochSeconds", "J"), ("staleEpochSeconds", "J"), ("token", "Lhudson/util/Secret;")];
+        let desc = graph.serializable(&format!("{PLUGIN}$AppInstallationToken"), 1, &fields, None);
+        let token = graph.object(desc).set_ref("token", secret).set("staleEpochSeconds", Value::Long(stale));
+        token.set("expirationEpochSeconds", Value::Long(expires)).build()
+    }
+    let fixture = || {
+        Fixture::with(|root| {
+            let fake = format!(
+                "#!/bin/sh\nif [ \"$1\" = --version ]; then echo git version 2.39.5; exit; fi\ncd '{}'\n\
+             \"$GIT_ASKPASS\" 'Username for x' > told; \"$GIT_ASKPASS\" 'Password for x' >> told; exit 1\n",
+                root.display()
+            );
+            std::fs::write(root.join("fake.sh"), fake).unwrap();
+            sh(root, "cp fake.sh fake && chmod 755 fake");
+            Some(root.join("fake").to_string_lossy().into_owned())
+        })
+    };
+    let ask = |fixture: &Fixture, stale: i64, expires: i64| {
+        let set = fixture.call("addDefaultCredentials", |graph| {
+            let cached = token(graph, "old", stale, expires);
+            let [app, data] = ["12345", "{encrypted}"].map(|text| graph.string(text));
+            let base = "com.cloudbees.plugins.credentials.impl.BaseStandardCredentials";
+            let base = graph.serializable(base, 1, &[("description", "Ljava/lang/String;")], None);
+            let fields =
+                [("appID", "Ljava/lang/String;"), ("cachedToken", "Lx;"), ("tokenRefreshData", "Ljava/lang/String;")];
+            let desc = graph.serializable(&format!("{PLUGIN}$DelegatingGitHubAppCredentials"), 1, &fields, Some(base));
+            let object = graph.object(desc).set_ref("appID", app).set_ref("tokenRefreshData", data);
+            vec![Some(object.set_ref("cachedToken", cached).build())]
+        });
+        set.unwrap();
+        let _ = std::fs::remove_file(fixture.path("told"));
+        let error = fixture.strings("getHeadRev", &["https://example.org/x.git"]).unwrap_err();
+        std::fs::read_to_string(fixture.path("told")).map_err(|_| error)
+    };
+    let later = i64::MAX;
+    let class = format!("{PLUGIN}$DelegatingGitHubAppCredentials$GetToken");
+
+    let without = fixture();
+    assert_eq!(ask(&without, later, later).unwrap(), "12345\nold\n");
+    assert_eq!(ask(&without, 1, later).unwrap(), "12345\nold\n", "stale, and no other can be had");
+    assert!(ask(&without, 1, 1).unwrap_err().starts_with("java.io.IOException: "));
+    without.finish();
+
+    let with = fixture();
+    let class_file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/classes/java8/Fixtures$DeclaredLong.class");
+    with.harness.end.define(&class, std::fs::read(class_file).unwrap());
+    let mut new = Graph::default();
+    let root = token(&mut new, "new", later, later);
+    with.harness.end.define_return(&class, new.encode_one(Some(root)));
+    assert_eq!(ask(&with, later, later).unwrap(), "12345\nold\n");
+    assert_eq!(ask(&with, 1, 1).unwrap(), "12345\nnew\n");
+    assert!(with.harness.end.asked().contains(&class));
+    with.finish();
+}
+
 /// A commit as the controller's `RevCommitRepositoryCallback` asks for it, and changes between two.
 #[test]
 fn commits_and_changes() {
