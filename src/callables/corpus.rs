@@ -4,12 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Process, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command as Process;
 
 use super::Agent;
+use super::git::testing::{GitDaemon, wait_for};
 use super::testing::{Ask, Harness, RECORDED_ROOT, outline_with, session};
 use crate::channel::command::Grant;
 use crate::demo::controller::end::grants;
@@ -81,9 +80,6 @@ enum Part {
 /// What stands for an archive that was not recorded to its end.
 const CUT_OFF: &str = "(cut off)";
 
-/// How long a process of a build may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// The commits of the recorded repository, oldest first, and the trees of the second and the last.
 const COMMITS: [&str; 4] = [
     "d1477f1fad27ac0dfbe081040d5d2b3826156089",
@@ -92,46 +88,6 @@ const COMMITS: [&str; 4] = [
     "f824ba575d84e49a43043bab5a7055d3d3a8c1d8",
 ];
 const TREES: [&str; 2] = ["c3345bceabfc9eff338e770f8716d600dad9868c", "1ba37a22cce6dcb850c8850bff7af28211e8f26c"];
-
-/// A server of the repositories in a directory, which ends when it is dropped.
-struct GitDaemon {
-    child: Child,
-    port: u16,
-}
-
-impl GitDaemon {
-    /// `None` if there is no such program here.
-    fn start(directory: &Path) -> Option<GitDaemon> {
-        let exec = Process::new("git").arg("--exec-path").output().ok()?;
-        let program = PathBuf::from(String::from_utf8(exec.stdout).ok()?.trim()).join("git-daemon");
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?.local_addr().ok()?.port();
-        let child = Process::new(program)
-            .args(["--export-all", "--reuseaddr", "--listen=127.0.0.1"])
-            .arg(format!("--port={port}"))
-            .arg(format!("--base-path={}", directory.display()))
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let daemon = GitDaemon { child, port };
-        wait_for("the git daemon", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
-        Some(daemon)
-    }
-}
-
-impl Drop for GitDaemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} does not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// A repository like the recorded one: four commits, of which the second has a tag.
 fn repository(directory: &Path) -> Vec<String> {
