@@ -308,6 +308,13 @@ impl Replay {
             let path = path(&request);
             wait_for(&path, || std::fs::metadata(&path).is_ok_and(|file| file.len() > 0));
         }
+        if ask.label.ends_with("$WriteLog") {
+            // What had been written by then: what comes next may be a signal.
+            let path = path(&request);
+            let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+            let wanted = self.logs.get(&path).map_or(0, |log| lines(&log.1)) + lines(&ask.written[0]);
+            wait_for(&path, || wanted == 0 || std::fs::read(&path).is_ok_and(|log| lines(&log) >= wanted));
+        }
         let mut fed = ask.fed.clone();
         let inputs: Vec<&[u8]> = fed.iter().map(AsRef::as_ref).collect();
         let id = self.harness.replay_start(&request, &inputs);

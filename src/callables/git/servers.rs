@@ -258,9 +258,9 @@ fn candidates_by_ancestry() {
         })
     };
     assert_eq!(choose(None, None).unwrap(), [two.clone(), old.clone()]);
-    assert_eq!(choose(Some(10), None).unwrap(), [two.clone()]);
+    assert_eq!(choose(Some(10), None).unwrap(), [&*two]);
     assert_eq!(choose(Some(-1), Some(&one)).unwrap(), [two.clone(), old.clone()]);
-    assert_eq!(choose(None, Some(&two)).unwrap(), [two.clone()]);
+    assert_eq!(choose(None, Some(&two)).unwrap(), [&*two]);
     assert!(choose(None, Some("x")).unwrap_err().starts_with("hudson.plugins.git.GitException: "));
     assert!(choose(None, Some(&"1".repeat(40))).unwrap_err().starts_with("java.io.IOException: Missing commit 11"));
     fixture.finish();
