@@ -30,6 +30,8 @@ pub(crate) mod testing;
 pub mod tools;
 pub mod utility_steps;
 mod version;
+#[cfg(test)]
+mod versions;
 mod virtual_file;
 
 pub use crate::channel::{Throw, ThrowClass, plain};
