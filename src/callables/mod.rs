@@ -23,6 +23,8 @@ pub mod plugins;
 pub mod publishers;
 #[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod steps;
 pub mod suid;
 #[cfg(test)]
 #[allow(dead_code, reason = "each module's tests use a part of it")]
