@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::scripted::{object, proxied, stream_listener};
+use super::scripted::{act, file_path, object, proxied, stream_id, stream_listener};
 use super::testing::Harness;
 use crate::channel::command::remote_output_stream;
 use crate::object::{Content, Data, Graph, NodeId, Value, sc};
@@ -48,7 +48,7 @@ impl Step {
     /// `FilePath.write().write(bytes)`
     fn write(&mut self, path: &Path, bytes: &[u8]) {
         let answer = self.act(path, "hudson.FilePath$WritePipe", &[], &[]).unwrap();
-        let oid = super::scripted::stream_id(answer.root().unwrap());
+        let oid = stream_id(answer.root().unwrap());
         self.harness.end.write(oid, bytes.to_vec(), true);
         super::git::testing::wait_for("what is written", || std::fs::read(path).is_ok_and(|read| read == bytes));
     }
@@ -77,13 +77,6 @@ impl Step {
         let written = self.harness.collected(&request);
         (code, String::from_utf8_lossy(&written[0].bytes).into_owned())
     }
-}
-
-fn act(graph: &mut Graph, path: &Path, callable: NodeId) -> NodeId {
-    let remote = graph.string(&path.to_string_lossy());
-    let file = object(graph, "hudson.FilePath", &[("remote", Some(remote))], &[]);
-    let fields = [("callable", Some(callable)), ("filePath", Some(file))];
-    object(graph, "hudson.FilePath$FileCallableWrapper", &fields, &[])
 }
 
 /// A `Pipe`: one end of it, at this side.
@@ -239,8 +232,7 @@ fn tool_installers() {
     step.act(&timestamp, "hudson.FilePath$Touch", &[], &[("timestamp", Value::Long(1_600_000_000_000))]).unwrap();
     // "node-v1" is not to be part of the home.
     let moved = step.ask(b"", |graph, _| {
-        let remote = graph.string(&home.to_string_lossy());
-        let target = object(graph, "hudson.FilePath", &[("remote", Some(remote))], &[]);
+        let target = file_path(graph, &home);
         let callable = object(graph, "hudson.FilePath$MoveAllChildrenTo", &[("target", Some(target))], &[]);
         act(graph, &home.join("node-v1"), callable)
     });

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::scripted::{Controller, object, proxied, stream_listener};
+use super::scripted::{Controller, act, file_path, object, proxied, stream_listener};
 use crate::channel::command::remote_output_stream;
 use crate::files::testing::tree;
 use crate::object::{Graph, NodeId, Value};
@@ -46,16 +46,12 @@ impl Core {
     }
 
     fn act(self, graph: &mut Graph, path: &Path, callable: NodeId) -> NodeId {
-        let file = file_path(graph, path);
-        let field = if self == Core::Old { "this$0" } else { "filePath" };
-        let fields = [("callable", Some(callable)), (field, Some(file))];
+        if self == Core::Today {
+            return act(graph, path, callable);
+        }
+        let fields = [("callable", Some(callable)), ("this$0", Some(file_path(graph, path)))];
         object(graph, "hudson.FilePath$FileCallableWrapper", &fields, &[])
     }
-}
-
-fn file_path(graph: &mut Graph, path: &Path) -> NodeId {
-    let remote = graph.string(&path.to_string_lossy());
-    object(graph, "hudson.FilePath", &[("remote", Some(remote))], &[])
 }
 
 #[tokio::test]
