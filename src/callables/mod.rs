@@ -24,6 +24,8 @@ pub mod publishers;
 #[cfg(test)]
 mod scripted;
 pub mod statistics;
+#[cfg(test)]
+mod steps;
 pub mod suid;
 #[cfg(test)]
 #[allow(dead_code, reason = "each module's tests use a part of it")]
@@ -31,6 +33,8 @@ pub(crate) mod testing;
 pub mod tools;
 pub mod utility_steps;
 mod version;
+#[cfg(test)]
+mod versions;
 mod virtual_file;
 
 pub use crate::channel::{Throw, ThrowClass, plain};

@@ -273,10 +273,10 @@ mod tests {
 
     use super::*;
     use crate::callables::Agent;
-    use crate::callables::scripted::object;
+    use crate::callables::scripted::{act, object};
     use crate::callables::testing::ask;
     use crate::files::testing::tree;
-    use crate::object::{Graph, NodeId, Value};
+    use crate::object::{Graph, Value};
 
     /// What a callable with these fields is answered, on a path if there is one.
     async fn answer(
@@ -292,13 +292,6 @@ mod tests {
             path.map_or(callable, |path| act(graph, path, callable))
         };
         ask(&agent, build).await
-    }
-
-    fn act(graph: &mut Graph, path: &Path, callable: NodeId) -> NodeId {
-        let remote = graph.string(&path.to_string_lossy());
-        let file = object(graph, "hudson.FilePath", &[("remote", Some(remote))], &[]);
-        let fields = [("callable", Some(callable)), ("filePath", Some(file))];
-        object(graph, "hudson.FilePath$FileCallableWrapper", &fields, &[])
     }
 
     fn remotes(answer: &Graph, root: &Path) -> Vec<String> {

@@ -72,10 +72,7 @@ impl Controller {
     pub(crate) fn send_file(&mut self, path: &Path, build: impl FnOnce(&mut Graph) -> NodeId) -> i32 {
         self.send(|graph| {
             let callable = build(graph);
-            let remote = graph.string(path.to_str().unwrap());
-            let file = object(graph, "hudson.FilePath", &[("remote", Some(remote))], &[]);
-            let fields = [("callable", Some(callable)), ("filePath", Some(file))];
-            object(graph, "hudson.FilePath$FileCallableWrapper", &fields, &[])
+            act(graph, path, callable)
         })
     }
 
@@ -202,6 +199,19 @@ pub(crate) fn object(
     let desc = graph.serializable(class, 1, &fields, None);
     let all = references.iter().map(|(name, id)| (*name, Value::Ref(*id))).chain(values.iter().copied());
     all.fold(graph.object(desc), |object, (name, value)| object.set(name, value)).build()
+}
+
+/// A `hudson.FilePath` on the agent.
+pub(crate) fn file_path(graph: &mut Graph, path: &Path) -> NodeId {
+    let remote = graph.string(path.to_str().unwrap());
+    object(graph, "hudson.FilePath", &[("remote", Some(remote))], &[])
+}
+
+/// A `FileCallable` in its wrapper, as controllers since 2.319 send it.
+pub(crate) fn act(graph: &mut Graph, path: &Path, callable: NodeId) -> NodeId {
+    let file = file_path(graph, path);
+    let fields = [("callable", Some(callable)), ("filePath", Some(file))];
+    object(graph, "hudson.FilePath$FileCallableWrapper", &fields, &[])
 }
 
 /// A `StreamBuildListener` that writes to the controller's stream `oid`.

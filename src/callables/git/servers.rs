@@ -1,11 +1,9 @@
 //! Clients against servers: git's own, HTTP with a password, and ssh with a key.
 
-use std::path::Path;
-
 use super::testing::{GitDaemon, HttpServer, SshServer};
 use super::tests::{Fixture, call, has_git, sh};
 use super::values::{Values, object_id};
-use crate::callables::scripted::object;
+use crate::callables::scripted::{act, object};
 use crate::callables::testing::Harness;
 use crate::object::{Graph, NodeId};
 
@@ -124,7 +122,8 @@ fn a_key_for_ssh() {
         let git = object(&mut client, "org.jenkinsci.plugins.gitclient.Git", &fields, &[]);
         let class = "org.jenkinsci.plugins.gitclient.Git$GitAPIMasterToSlaveFileCallable";
         let callable = object(&mut client, class, &[("this$0", Some(git))], &[]);
-        act(&mut client, &workspace, callable);
+        let root = act(&mut client, &workspace, callable);
+        client.put(Some(root));
         let client = harness.replay(&client, &[]).unwrap();
         let oid = client.root().unwrap().require("proxy").unwrap().require("h").unwrap().int("oid").unwrap();
         call(&harness, oid, "addDefaultCredentials", |graph| {
@@ -154,14 +153,6 @@ fn a_key_for_ssh() {
         }
     }
     harness.finish();
-}
-
-fn act(graph: &mut Graph, path: &Path, callable: NodeId) {
-    let remote = graph.string(&path.to_string_lossy());
-    let file = object(graph, "hudson.FilePath", &[("remote", Some(remote))], &[]);
-    let fields = [("callable", Some(callable)), ("filePath", Some(file))];
-    let root = object(graph, "hudson.FilePath$FileCallableWrapper", &fields, &[]);
-    graph.put(Some(root));
 }
 
 #[test]
