@@ -41,7 +41,20 @@ fn images(tags: &[&'static str]) -> Vec<&'static str> {
     if missing.iter().any(|tag| *tag != "jre") {
         skip(format!("images that docker/build has not made: {missing:?}"));
     }
+    if let Some(why) = there.first().and_then(|tag| refusal(tag)) {
+        skip(format!("containers can't be run here: {why}"));
+        return Vec::new();
+    }
     there
+}
+
+/// Why podman or its runtime won't run anything, if so. That an image lacks its program is no such reason.
+fn refusal(tag: &str) -> Option<String> {
+    let output = podman().args([&name(tag), "-version"]).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    let broken =
+        ["not found", "no such file", "exec format"].iter().any(|reason| words.to_lowercase().contains(reason));
+    (matches!(output.status.code(), Some(125..=127)) && !broken).then_some(words)
 }
 
 fn name(tag: &str) -> String {
