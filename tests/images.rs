@@ -36,7 +36,7 @@ fn images(tags: &[&'static str]) -> Vec<&'static str> {
         return Vec::new();
     }
     let there = |tag: &str| Command::new("podman").args(["image", "exists", &name(tag)]).status().unwrap().success();
-    let (there, missing): (Vec<_>, Vec<_>) = tags.iter().partition(|tag| there(tag));
+    let (there, missing): (Vec<&str>, Vec<&str>) = tags.iter().partition(|tag| there(tag));
     // docker/build leaves it out unless it is asked for it.
     if missing.iter().any(|tag| *tag != "jre") {
         skip(format!("images that docker/build has not made: {missing:?}"));
