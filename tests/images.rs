@@ -36,12 +36,25 @@ fn images(tags: &[&'static str]) -> Vec<&'static str> {
         return Vec::new();
     }
     let there = |tag: &str| Command::new("podman").args(["image", "exists", &name(tag)]).status().unwrap().success();
-    let (there, missing): (Vec<_>, Vec<_>) = tags.iter().partition(|tag| there(tag));
+    let (there, missing): (Vec<&str>, Vec<&str>) = tags.iter().partition(|tag| there(tag));
     // docker/build leaves it out unless it is asked for it.
     if missing.iter().any(|tag| *tag != "jre") {
         skip(format!("images that docker/build has not made: {missing:?}"));
     }
+    if let Some(why) = there.first().and_then(|tag| refusal(tag)) {
+        skip(format!("containers can't be run here: {why}"));
+        return Vec::new();
+    }
     there
+}
+
+/// Why podman or its runtime won't run anything, if so. That an image lacks its program is no such reason.
+fn refusal(tag: &str) -> Option<String> {
+    let output = podman().args([&name(tag), "-version"]).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    let broken =
+        ["not found", "no such file", "exec format"].iter().any(|reason| words.to_lowercase().contains(reason));
+    (matches!(output.status.code(), Some(125..=127)) && !broken).then_some(words)
 }
 
 fn name(tag: &str) -> String {
