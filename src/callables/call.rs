@@ -213,7 +213,15 @@ impl Call {
     /// # Errors
     /// If the class file can't be had or says none.
     pub fn class_uid(&self, class: &str) -> Result<i64, Throw> {
-        self.ask_class(class, "serialVersionUID", |class_file| Ok(suid::class_uid(class_file)?.uid))
+        self.class_uid_by(self.caller.loader_oid(), class)
+    }
+
+    /// As [`class_uid`](Self::class_uid), of a class that another class loader than the request's knows.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn class_uid_by(&self, loader: Option<i32>, class: &str) -> Result<i64, Throw> {
+        self.ask_class(loader, class, "serialVersionUID", |class_file| Ok(suid::class_uid(class_file)?.uid))
     }
 
     /// Which of these types a method of a class of the controller's returns, by its index: see [`suid::returned`].
@@ -222,24 +230,27 @@ impl Call {
     /// # Errors
     /// If the class file can't be had, or the method returns none of them.
     pub fn returned(&self, class: &str, method: &'static str, types: &[&str]) -> Result<usize, Throw> {
-        self.ask_class(class, method, |class_file| Ok(suid::returned(class_file, method, types)? as i64))
-            .map(|index| index as usize)
+        self.ask_class(self.caller.loader_oid(), class, method, |class_file| {
+            Ok(suid::returned(class_file, method, types)? as i64)
+        })
+        .map(|index| index as usize)
     }
 
     /// Asks a class file of the controller's a question. The answer is remembered, a failure too, so that a controller
     /// that gives none is not asked again and again.
     fn ask_class(
         &self,
+        loader: Option<i32>,
         class: &str,
         question: &'static str,
         ask: impl FnOnce(&[u8]) -> Result<i64, ClassFileError>,
     ) -> Result<i64, Throw> {
         let lock = || self.agent.class_answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (self.caller.loader_oid(), class.to_owned(), question);
+        let key = (loader, class.to_owned(), question);
         if let Some(known) = lock().get(&key) {
             return known.clone();
         }
-        let class_file = self.caller.fetch_class(class).map_err(|error| Throw::from(io::Error::from(error)));
+        let class_file = self.caller.fetch_class(loader, class).map_err(|error| Throw::from(io::Error::from(error)));
         let answer =
             class_file.and_then(|class_file| ask(&class_file).map_err(|error| Throw::io(format!("{class}: {error}"))));
         let mut answers = lock();

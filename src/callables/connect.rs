@@ -140,7 +140,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::callables::{Agent, recorded};
+    use crate::callables::{Agent, testing};
     use crate::object::{Graph, Value};
 
     #[test]
@@ -183,20 +183,20 @@ mod tests {
                     _ => view.as_str().unwrap().into_owned(),
                 })
             };
-            let (ours, theirs) = (recorded::replay(&agent(), callable).await, recorded::answer(callable));
+            let (ours, theirs) = (testing::replay(&agent(), callable).await, testing::answer(callable));
             assert_eq!(text(&ours).as_deref(), expected, "{callable}");
             assert_eq!(text(&theirs).as_deref(), expected, "{callable}");
         }
-        let version = recorded::replay(&agent(), "hudson.slaves.SlaveComputer$SlaveVersion").await;
+        let version = testing::replay(&agent(), "hudson.slaves.SlaveComputer$SlaveVersion").await;
         assert_eq!(version.root().unwrap().as_str().unwrap(), REMOTING_VERSION);
         let restarters = "jenkins.slaves.restarter.JnlpSlaveRestarterInstaller$FindEffectiveRestarters";
-        assert!(recorded::replay(&agent(), restarters).await.root().is_none());
+        assert!(testing::replay(&agent(), restarters).await.root().is_none());
     }
 
     #[tokio::test]
     async fn what_the_controller_sets_is_kept() {
         let agent = agent();
-        recorded::replay(&agent, "jenkins.util.SystemProperties$AgentCopier$CopySystemProperties").await;
+        testing::replay(&agent, "jenkins.util.SystemProperties$AgentCopier$CopySystemProperties").await;
         let key = "hudson.util.StreamTaskListener.AUTO_FLUSH".to_owned();
         assert_eq!(*agent.properties.lock().unwrap(), HashMap::from([(key, None)]));
     }

@@ -73,20 +73,20 @@ mod tests {
 
     use super::*;
     use crate::callables::Agent;
-    use crate::callables::recorded::{self, assert_same_shape};
+    use crate::callables::testing::{self, assert_same_shape};
 
     #[tokio::test]
     async fn a_recorded_request_is_told_the_environment() {
         let mut agent = Agent::new(None, None, None);
         agent.environment = [("b", "2"), ("A", "1")].into_iter().collect();
-        let answer = recorded::replay(&Arc::new(agent), "hudson.EnvVars$GetEnvVars").await;
+        let answer = testing::replay(&Arc::new(agent), "hudson.EnvVars$GetEnvVars").await;
         let entry = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
         assert_eq!(answer.root().unwrap().string_map().unwrap(), [entry("A", "1"), entry("b", "2")]);
     }
 
     #[test]
     fn env_vars_have_the_recorded_shape() {
-        let answer = recorded::answer("hudson.EnvVars$GetEnvVars");
+        let answer = testing::answer("hudson.EnvVars$GetEnvVars");
         let recorded = answer.root().unwrap();
         let variables: EnvVars =
             recorded.string_map().unwrap().into_iter().map(|(name, value)| (name, value.unwrap())).collect();

@@ -556,6 +556,16 @@ fn decorator(view: View<'_>) -> Result<Decorator<'_>, Unknown> {
         "org.jenkinsci.plugins.credentialsbinding.impl.BindingStep$Filter" => {
             mask_stage(&literals(&secret_text(view.require("pattern")?)?)?, charset()?.as_deref(), "****")?
         }
+        "org.jenkinsci.plugins.configfiles.buildwrapper.ConfigFileBuildWrapper$SecretFilter"
+        | "jenkins.plugins.nodejs.NodeJSBuildWrapper$SecretFilter" => {
+            let charset = view.string("charset")?;
+            mask_stage(&literals(&secret_text(view.require("pattern")?)?)?, charset.as_deref(), "****")?
+        }
+        // The plugin leaves lines alone that name the address of a result. Here they are masked too.
+        "hudson.plugins.sonar.SonarBuildWrapper$SonarQubePasswordLogFilter" => {
+            let (passwords, charset) = (secret_texts(view.get("passwords")?)?, view.string("consoleCharset")?);
+            mask_stage(&passwords, charset.as_deref(), "******")?
+        }
         "org.jenkinsci.plugins.pipeline.maven.console.MaskPasswordsConsoleLogFilter" => {
             let field = view.require("secretsAsRegexp")?;
             mask_stage(&literals(&secret_text(field)?)?, charset()?.as_deref(), "****")?
@@ -605,7 +615,13 @@ fn decorator(view: View<'_>) -> Result<Decorator<'_>, Unknown> {
         "hudson.plugins.timestamper.pipeline.TimestamperStep$TimestampNotesConsoleLogFilter"
         | "hudson.plugins.ansicolor.AnsiColorConsoleLogFilter"
         | "hudson.plugins.ansicolor.AnsiColorBuildWrapper$ConsoleLogFilterImpl"
-        | "org.jenkinsci.plugins.pipeline.maven.console.MavenColorConsoleLogFilter" => None,
+        | "org.jenkinsci.plugins.pipeline.maven.console.MavenColorConsoleLogFilter"
+        | "org.jenkinsci.plugins.pipeline.maven.console.MavenColorizerConsoleLogFilter"
+        | "hudson.plugins.gradle.GradleTaskListenerDecorator"
+        | "hudson.plugins.gradle.injection.BuildScanDetectionTaskListenerDecoratorFactory$BuildScanDetectionTaskListenerDecorator"
+        | "hudson.plugins.gradle.injection.DevelocityExceptionTaskListenerDecoratorFactory$DevelocityExceptionTaskListenerDecorator" => {
+            None
+        }
         _ => return Err(Unknown),
     }))
 }
@@ -1315,6 +1331,31 @@ mod tests {
         let merged = decorated(&mut graph, &[merged]);
         // Had the original been written to first, the stars it makes of "one" would be masked again.
         assert_eq!(written(&graph, merged, "one two\n").unwrap(), "**** ****\n");
+    }
+
+    /// Filters of build wrappers that a Pipeline may use, by their classes' own field names.
+    #[test]
+    fn secrets_of_build_wrappers() {
+        for class in [
+            "org.jenkinsci.plugins.configfiles.buildwrapper.ConfigFileBuildWrapper$SecretFilter",
+            "jenkins.plugins.nodejs.NodeJSBuildWrapper$SecretFilter",
+        ] {
+            let mut graph = Graph::default();
+            let [pattern, charset] = ["\\Qs3cret\\E", "UTF-8"].map(|text| graph.string(text));
+            let secret = object(&mut graph, "hudson.util.Secret", &[("value", pattern)]);
+            let filter = object(&mut graph, class, &[("pattern", secret), ("charset", charset)]);
+            let filter = adapter(&mut graph, filter);
+            let listener = decorated(&mut graph, &[filter]);
+            assert_eq!(written(&graph, listener, "a s3cret\n").unwrap(), "a ****\n", "{class}");
+        }
+        let mut graph = Graph::default();
+        let [password, empty, charset] = ["s3cret", "", "UTF-8"].map(|text| graph.string(text));
+        let passwords = graph.array_list(&[Some(password), Some(empty)]);
+        let class = "hudson.plugins.sonar.SonarBuildWrapper$SonarQubePasswordLogFilter";
+        let filter = object(&mut graph, class, &[("passwords", passwords), ("consoleCharset", charset)]);
+        let filter = adapter(&mut graph, filter);
+        let listener = decorated(&mut graph, &[filter]);
+        assert_eq!(written(&graph, listener, "a s3cret\n").unwrap(), "a ******\n");
     }
 
     #[test]

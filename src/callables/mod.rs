@@ -7,6 +7,8 @@
 mod archiver;
 mod call;
 pub mod connect;
+#[cfg(test)]
+mod corpus;
 pub mod diagnostics;
 mod dispatch;
 pub mod durable_task;
@@ -18,8 +20,7 @@ pub mod launcher;
 pub mod listener;
 pub mod monitors;
 pub mod plugins;
-#[cfg(test)]
-mod recorded;
+pub mod publishers;
 #[cfg(test)]
 mod scripted;
 pub mod statistics;
@@ -73,6 +74,7 @@ pub const TABLES: &[&[Entry]] = &[
     tools::ENTRIES,
     junit::ENTRIES,
     utility_steps::ENTRIES,
+    publishers::ENTRIES,
     git::ENTRIES,
 ];
 
@@ -117,7 +119,7 @@ mod tests {
             ),
         ] {
             let agent = Arc::new(Agent::new(None, Some("WebSocket".to_owned()), None));
-            let answer = recorded::ask(&agent, |graph| {
+            let answer = testing::ask(&agent, |graph| {
                 let desc = graph.serializable(&class, 1, &[], None);
                 graph.object(desc).build()
             });
@@ -130,7 +132,7 @@ mod tests {
     #[tokio::test]
     async fn a_callable_in_a_lock_is_executed() {
         let agent = Arc::new(Agent::new(None, None, None));
-        let answer = recorded::ask(&agent, |graph| {
+        let answer = testing::ask(&agent, |graph| {
             let inner = "org.csanchez.jenkins.plugins.kubernetes.KubernetesSlave$SlaveDisconnector";
             let inner = graph.serializable(inner, 8683427258340193283, &[], None);
             let inner = graph.object(inner).build();

@@ -170,9 +170,8 @@ mod tests {
 
     use super::*;
     use crate::callables::Agent;
-    use crate::callables::recorded::{self, assert_same_shape};
     use crate::callables::suid::{class_file_of, class_uid};
-    use crate::callables::testing::{self, Harness};
+    use crate::callables::testing::{self, Harness, assert_same_shape};
 
     #[tokio::test]
     async fn recorded_requests_get_answers_of_the_recorded_shapes() {
@@ -183,17 +182,17 @@ mod tests {
             ("hudson.node_monitors.SwapSpaceMonitor$MonitorTask", None),
             ("hudson.node_monitors.ResponseTimeMonitor$Step2", None),
         ] {
-            let (ours, theirs) = (recorded::replay(&agent, callable).await, recorded::answer(callable));
+            let (ours, theirs) = (testing::replay(&agent, callable).await, testing::answer(callable));
             assert_same_shape(theirs.root().unwrap(), ours.root().unwrap(), extra.as_slice());
         }
-        let architecture = recorded::replay(&agent, "hudson.node_monitors.ArchitectureMonitor$GetArchTask").await;
+        let architecture = testing::replay(&agent, "hudson.node_monitors.ArchitectureMonitor$GetArchTask").await;
         let architecture = architecture.root().unwrap().as_str().unwrap().into_owned();
         assert_eq!(architecture, format!("Linux ({})", system::os_arch()));
         // The path of the recorded request is not here.
         let callable = "hudson.node_monitors.DiskSpaceMonitorDescriptor$GetUsableSpace";
         let mut ours = Graph::default();
         let root = disk_space_object(&mut ours, &Space { path: "/".to_owned(), usable: 1, total: 2 });
-        assert_same_shape(recorded::answer(callable).root().unwrap(), ours.view(root), &["totalSize"]);
+        assert_same_shape(testing::answer(callable).root().unwrap(), ours.view(root), &["totalSize"]);
     }
 
     #[tokio::test]
@@ -206,7 +205,7 @@ mod tests {
             (Some("2.277.4"), 7271478736802247840),
         ] {
             let agent = Arc::new(Agent::new(None, None, version.map(str::to_owned)));
-            let answer = recorded::replay(&agent, "hudson.model.Slave$GetClockDifference2").await;
+            let answer = testing::replay(&agent, "hudson.model.Slave$GetClockDifference2").await;
             let answer = answer.root().unwrap();
             assert_eq!(answer.graph().class(answer.desc().unwrap()).unwrap().uid, uid, "{version:?}");
         }
@@ -231,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_response_time_comes_back_with_what_came() {
-        let request = recorded::request("hudson.node_monitors.ResponseTimeMonitor$Step2");
+        let request = testing::request("hudson.node_monitors.ResponseTimeMonitor$Step2");
         let first = Step2::read(request.root().unwrap()).unwrap();
         // Soon after 2026-11-23, in milliseconds.
         assert!(first.past().unwrap().is_none() && first.start > 1_795_392_000_000);

@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Agent, dispatch};
-use crate::channel::command::{Answered, Command, Grant, introduced_loaders};
+use super::{Agent, Throw, dispatch};
+use crate::channel::command::{self, Answered, Command, Grant, StreamOp, introduced_loaders};
 use crate::channel::{Channel, Link, Liveness};
 use crate::demo::controller::end::{CORE_LOADER, CallError, Collected, End, Kind, grants};
 use crate::demo::controller::requests::Request;
 use crate::frame::Capability;
-use crate::object::{Graph, Limits, Node, Value, View};
+use crate::object::{Graph, Limits, Node, NodeId, Value, View};
 
 /// The recorded agent's root directory.
 pub(crate) const RECORDED_ROOT: &str = "/home/jenkins/agent";
@@ -137,12 +137,7 @@ impl Harness {
 
     /// What was written to the controller's streams that a request mentions, by the order of their ids.
     pub fn collected(&self, request: &Graph) -> Vec<Collected> {
-        let mut oids: Vec<i32> = grants(request, Capability::OURS)
-            .filter(|(_, grant)| matches!(grant, Grant::Output(_) | Grant::Writer(_)))
-            .map(|(_, grant)| oid_of(grant))
-            .collect();
-        oids.sort_unstable();
-        oids.into_iter().map(|oid| self.end.collected(oid)).collect()
+        written_oids(request).into_iter().map(|oid| self.end.collected(oid)).collect()
     }
 
     /// Waits for a future, in the harness's runtime.
@@ -164,38 +159,74 @@ impl Harness {
     }
 }
 
-fn oid_of(grant: Grant) -> i32 {
+pub(crate) fn oid_of(grant: Grant) -> i32 {
     match grant {
         Grant::Output(oid) | Grant::Writer(oid) | Grant::PipeSource(oid) | Grant::Input(oid) | Grant::Proxy(oid) => oid,
     }
 }
 
-struct Recorded {
-    class: String,
-    request: Bytes,
-    answer: Option<Result<Bytes, String>>,
+/// A request of the recorded session.
+pub(crate) struct Ask {
+    /// The class of the callable (of a `FileCallable`, not its wrapper's), or the method's name.
+    pub label: String,
+    /// The stream of the callable.
+    pub request: Bytes,
+    /// The class loader that it came with.
+    pub loader: Option<i32>,
+    /// What the Java agent answered, if it did: a stream, or what its exception said.
+    pub answer: Option<Result<Bytes, String>>,
+    /// What it wrote to the controller's streams that the request mentions, by the order of their ids.
+    pub written: Vec<Vec<u8>>,
+    /// What the controller wrote: to pipes that the request mentions, or to the stream that the answer is.
+    pub fed: Vec<Bytes>,
+}
+
+impl Ask {
+    /// Whether the answer was null.
+    pub fn answered_null(&self) -> bool {
+        matches!(&self.answer, Some(Ok(bytes)) if decode(bytes.clone()).root().is_none())
+    }
+}
+
+pub(crate) fn decode(bytes: Bytes) -> Graph {
+    Graph::decode(bytes, &Limits::default()).unwrap()
+}
+
+/// The commands of the recorded session: whether to the agent, and its bytes.
+fn records() -> Vec<(bool, Bytes)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/session.bin.gz");
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
+    let mut bytes = Bytes::from(bytes);
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let head = bytes.split_to(5);
+        let record = bytes.split_to(u32::from_be_bytes(head[1..].try_into().unwrap()) as usize);
+        records.push((head[0] == 1, record));
+    }
+    records
 }
 
 /// All requests of the recorded session, in order, with their answers.
-fn session() -> &'static [Recorded] {
-    static SESSION: OnceLock<Vec<Recorded>> = OnceLock::new();
+pub(crate) fn session() -> &'static [Ask] {
+    static SESSION: OnceLock<Vec<Ask>> = OnceLock::new();
     SESSION.get_or_init(|| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/session.bin.gz");
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
-        let mut bytes = Bytes::from(bytes);
-        let mut all: Vec<Recorded> = Vec::new();
+        let mut all: Vec<Ask> = Vec::new();
         let mut open: HashMap<i32, usize> = HashMap::new();
-        while !bytes.is_empty() {
-            let head = bytes.split_to(5);
-            let record = bytes.split_to(u32::from_be_bytes(head[1..].try_into().unwrap()) as usize);
-            let to_agent = head[0] == 1;
-            let graph = Graph::decode(record, &Limits::default()).unwrap();
+        // What was written to each stream of the controller's and of the agent's, and the pipes that joined them.
+        let (mut written, mut fed) = (HashMap::<i32, Vec<u8>>::new(), HashMap::<i32, Vec<u8>>::new());
+        let mut pipes = HashMap::new();
+        for (to_agent, record) in records() {
+            let graph = decode(record);
+            let root = graph.root().unwrap();
+            if root.is("hudson.remoting.Pipe$ConnectCommand") {
+                pipes.insert(root.int("oidRos").unwrap(), root.int("oidPos").unwrap());
+            }
             match Command::read(graph).unwrap() {
-                Command::UserRequest { id, request, .. } if to_agent => {
-                    let graph = Graph::decode(request.clone(), &Limits::default()).unwrap();
+                Command::UserRequest { id, request, loader, .. } if to_agent => {
+                    let label = asked_for(decode(request.clone()).root().unwrap());
                     open.insert(id, all.len());
-                    all.push(Recorded { class: asked_for(graph.root().unwrap()), request, answer: None });
+                    all.push(Ask { label, request, loader, answer: None, written: Vec::new(), fed: Vec::new() });
                 }
                 Command::Response { id, answer, .. } if !to_agent => {
                     let Some(at) = open.remove(&id) else { continue };
@@ -205,11 +236,50 @@ fn session() -> &'static [Recorded] {
                         Answered::Value(_) => None,
                     };
                 }
+                Command::Stream { oid, op, .. } => {
+                    let to = if to_agent { &mut fed } else { &mut written };
+                    match op {
+                        StreamOp::Write(bytes) => to.entry(oid).or_default().extend_from_slice(&bytes),
+                        StreamOp::Chars(units) => {
+                            to.entry(oid).or_default().extend(String::from_utf16_lossy(&units).bytes());
+                        }
+                        _ => {}
+                    }
+                }
                 _ => {}
+            }
+        }
+        for ask in &mut all {
+            let request = decode(ask.request.clone());
+            let take = |from: &HashMap<i32, Vec<u8>>, oid| from.get(&oid).cloned().unwrap_or_default();
+            for oid in written_oids(&request) {
+                ask.written.push(take(&written, oid));
+            }
+            for (_, grant) in grants(&request, Capability::OURS) {
+                if let Grant::PipeSource(ros) = grant
+                    && let Some(pos) = pipes.get(&ros)
+                {
+                    ask.fed.push(take(&fed, *pos).into());
+                }
+            }
+            if let Some(Ok(answer)) = &ask.answer
+                && let Some((_, Grant::Output(oid))) = grants(&decode(answer.clone()), Capability::OURS).next()
+            {
+                ask.fed.push(take(&fed, oid).into());
             }
         }
         all
     })
+}
+
+/// The controller's output streams and writers that a request mentions, by the order of their ids.
+fn written_oids(request: &Graph) -> Vec<i32> {
+    let mut oids: Vec<i32> = grants(request, Capability::OURS)
+        .filter(|(_, grant)| matches!(grant, Grant::Output(_) | Grant::Writer(_)))
+        .map(|(_, grant)| oid_of(grant))
+        .collect();
+    oids.sort_unstable();
+    oids
 }
 
 /// The class of a callable without its wrappers, or the name of a method.
@@ -226,7 +296,7 @@ fn asked_for(root: View<'_>) -> String {
 /// The `nth` request of the recorded session for this class (of a `FileCallable`, not its wrapper's) or method, and
 /// what the Java agent answered; in both, the recorded agent's root directory becomes `root`.
 pub(crate) fn recorded(what: &str, nth: usize, root: &Path) -> (Graph, Result<Graph, String>) {
-    let found = session().iter().filter(|recorded| recorded.class == what).nth(nth);
+    let found = session().iter().filter(|recorded| recorded.label == what).nth(nth);
     let found = found.unwrap_or_else(|| panic!("the session has no {nth}th {what}"));
     let decode = |bytes: &Bytes| rebase(Graph::decode(bytes.clone(), &Limits::default()).unwrap(), root);
     let answer = match found.answer.as_ref().unwrap_or_else(|| panic!("{what} {nth} was not answered")) {
@@ -238,7 +308,7 @@ pub(crate) fn recorded(what: &str, nth: usize, root: &Path) -> (Graph, Result<Gr
 
 /// Number of requests of the recorded session for this class or method.
 pub(crate) fn recorded_count(what: &str) -> usize {
-    session().iter().filter(|recorded| recorded.class == what).count()
+    session().iter().filter(|recorded| recorded.label == what).count()
 }
 
 /// Replaces the recorded agent's root directory in all strings.
@@ -251,6 +321,11 @@ pub(crate) fn rebase(mut graph: Graph, root: &Path) -> Graph {
 /// A graph as text to compare: the objects reachable from the root with class, `serialVersionUID` and fields, one line
 /// each; without class loader annotations, and what Java's collections tell of their capacity.
 pub(crate) fn outline(graph: &Graph) -> String {
+    outline_with(graph, |_, _, _| true)
+}
+
+/// As [`outline`], with those fields that `keep` wants: by the class that declares them and their name.
+pub(crate) fn outline_with(graph: &Graph, mut keep: impl FnMut(&str, &str, Value) -> bool) -> String {
     let Some(root) = graph.root() else { return "null\n".to_owned() };
     let mut lines = String::new();
     let mut seen: Vec<usize> = vec![root.id().index()];
@@ -276,11 +351,14 @@ pub(crate) fn outline(graph: &Graph) -> String {
             Value::Ref(id) => name(id.map(|id| graph.view(id))),
             value => format!("{value:?}"),
         };
-        for (_, field, content) in view.fields() {
-            if !["loadFactor", "threshold"].contains(&field.as_ref()) {
+        for (class, field, content) in view.fields() {
+            if !["loadFactor", "threshold"].contains(&field.as_ref()) && keep(&graph.class_name(class), &field, content)
+            {
                 line += &format!(" {field}={}", value(content, &mut name));
             }
         }
+        let id = view.annotation_bytes("org.eclipse.jgit.lib.ObjectId");
+        id.iter().for_each(|byte| line += &format!("{byte:02x}"));
         if let Ok(entries) = view.map() {
             let mut entries: Vec<_> = entries.into_iter().map(|(k, v)| format!("{}: {}", name(k), name(v))).collect();
             entries.sort();
@@ -301,6 +379,124 @@ pub(crate) fn outline(graph: &Graph) -> String {
         at += 1;
     }
     lines
+}
+
+/// The first request of the recorded session for a callable.
+pub(crate) fn request(callable: &str) -> Graph {
+    decode(first(callable).request.clone())
+}
+
+/// What the Java agent answered to the first request for a callable.
+pub(crate) fn answer(callable: &str) -> Graph {
+    decode(first(callable).answer.clone().unwrap().unwrap())
+}
+
+fn first(callable: &str) -> &'static Ask {
+    let found = session().iter().find(|ask| ask.label == callable);
+    found.unwrap_or_else(|| panic!("no request for {callable} was recorded"))
+}
+
+/// What this agent answers to the first recorded request for a callable.
+pub(crate) async fn replay(agent: &Arc<Agent>, callable: &str) -> Graph {
+    let command = command::user_request(1, 0, CORE_LOADER, first(callable).request.clone(), callable);
+    returned(execute(agent, command).await.root().unwrap())
+}
+
+/// What a response carries.
+fn returned(response: View<'_>) -> Graph {
+    let value = response.require("returnValue").unwrap();
+    assert!(!value.is("hudson.remoting.UserRequest$ExceptionResponse"), "an exception: {value:?}");
+    decode(value.require("response").unwrap().byte_array().unwrap())
+}
+
+/// What this agent answers to a callable that was not recorded: a graph that `build` adds it to. `Err` is the class of
+/// an exception.
+pub(crate) async fn ask(agent: &Arc<Agent>, build: impl FnOnce(&mut Graph) -> NodeId) -> Result<Graph, String> {
+    let mut callable = Graph::default();
+    let root = build(&mut callable);
+    let mut graph = Graph::default();
+    let request = graph.byte_array(callable.encode_one(Some(root)));
+    let desc = graph.serializable("hudson.remoting.UserRequest", 1, &[("id", "I"), ("request", "[B")], None);
+    let command = graph.object(desc).set("id", Value::Int(1)).set_ref("request", request).build();
+    let response = execute(agent, graph.encode_one(Some(command))).await;
+    let value = response.root().unwrap().require("returnValue").unwrap();
+    if value.is("hudson.remoting.UserRequest$ExceptionResponse") {
+        let exception = decode(value.require("rawResponse").unwrap().byte_array().unwrap());
+        return Err(exception.root().unwrap().class_name().into_owned());
+    }
+    Ok(returned(response.root().unwrap()))
+}
+
+/// The response to a command, of a channel of its own.
+async fn execute(agent: &Arc<Agent>, command: Bytes) -> Graph {
+    let channel = Channel::new(Instant::now(), Capability::OURS, Liveness::default());
+    let agent = agent.clone();
+    let link = Link::new(channel, Box::new(move |incoming| dispatch(&agent, incoming)));
+    link.receive(Instant::now(), command);
+    let mut commands = Vec::new();
+    loop {
+        assert!(link.transmit(1, &mut commands).await, "{:?}", link.close_reason());
+        for command in commands.drain(..) {
+            let command = decode(command);
+            if command.root().unwrap().is("hudson.remoting.Response") {
+                return command;
+            }
+            // A class file that nobody has recorded.
+            if let Ok(Command::Rpc { id, .. }) = Command::read(command) {
+                let throw = Throw::io("no such class");
+                link.receive(Instant::now(), command::plain_response(id, 0, Err(&throw)));
+            }
+        }
+    }
+}
+
+fn is_default(value: Value) -> bool {
+    matches!(value, Value::Ref(None) | Value::Bool(false) | Value::Int(0) | Value::Long(0))
+}
+
+/// One class of an object's hierarchy: name, UID, flags, and fields with their type codes.
+type Level = (String, i64, u8, Vec<(String, u8)>);
+
+fn levels(view: View<'_>) -> Vec<Level> {
+    let graph = view.graph();
+    let supers = std::iter::successors(view.desc(), |id: &NodeId| graph.class(*id)?.super_desc);
+    let level = |id| {
+        let class = graph.class(id).unwrap();
+        let fields = class.fields.iter().map(|field| (graph.text(&field.name).into_owned(), field.code)).collect();
+        (graph.class_name(id).into_owned(), class.uid, class.flags, fields)
+    };
+    supers.map(level).collect()
+}
+
+/// Asserts that an answer of ours can stand for a recorded one: the same classes with the same UIDs and flags, and the
+/// same fields. A field that ours leaves out must have had its default value; one that ours has besides is in `extra`.
+#[track_caller]
+pub(crate) fn assert_same_shape(recorded: View<'_>, ours: View<'_>, extra: &[&str]) {
+    let (expected, actual) = (levels(recorded), levels(ours));
+    let head = |levels: &[Level]| levels.iter().map(|l| (l.0.clone(), l.1, l.2)).collect::<Vec<_>>();
+    assert_eq!(head(&actual), head(&expected));
+    for (expected, actual) in expected.iter().zip(&actual) {
+        for field in &expected.3 {
+            let left_out = !actual.3.contains(field);
+            assert!(!left_out || is_default(recorded.field(&field.0).unwrap()), "{} lacks {field:?}", actual.0);
+        }
+        for field in &actual.3 {
+            assert!(expected.3.contains(field) || extra.contains(&field.0.as_str()), "{} has {field:?}", actual.0);
+        }
+    }
+    for (_, name, value) in ours.fields() {
+        let both = (recorded.field(&name), value);
+        if let (Some(Value::Ref(Some(theirs))), Value::Ref(value)) = both
+            && name != "comparator"
+        {
+            let value = value.unwrap_or_else(|| panic!("{name} is null"));
+            let (theirs, value) = (recorded.graph().view(theirs), ours.graph().view(value));
+            assert_eq!(value.class_name(), theirs.class_name(), "{name}");
+            if theirs.desc().is_some() {
+                assert_same_shape(theirs, value, extra);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -343,14 +539,14 @@ mod tests {
         for request in session() {
             // Processes, and files in the system's temporary directory, would outlive the test.
             if ["hudson.Launcher$RemoteLaunchCallable", "hudson.FilePath$CreateTextTempFile"]
-                .contains(&request.class.as_str())
+                .contains(&request.label.as_str())
             {
                 continue;
             }
             let graph = Graph::decode(request.request.clone(), &Limits::default()).unwrap();
             let _ = harness.replay(&rebase(graph, root.path()), &[]);
             harness.end.collect_garbage();
-            assert_eq!(harness.block_on(harness.end.settled()), [], "after {}", request.class);
+            assert_eq!(harness.block_on(harness.end.settled()), [], "after {}", request.label);
             answered += 1;
         }
         assert!(answered > 300, "{answered}");
@@ -393,8 +589,8 @@ mod tests {
         // The recorded controller had no measurements yet, which this one asks the agent to echo.
         asked.retain(|(name, _)| *name != "Step2");
         for (name, request) in asked {
-            let of_that_name = |recorded: &&Recorded| recorded.class.ends_with(&format!("${name}"));
-            let class = session().iter().find(of_that_name).unwrap_or_else(|| panic!("{name}")).class.clone();
+            let of_that_name = |recorded: &&Ask| recorded.label.ends_with(&format!("${name}"));
+            let class = session().iter().find(of_that_name).unwrap_or_else(|| panic!("{name}")).label.clone();
             pairs.push((class, request));
         }
         for (class, request) in pairs {
@@ -421,5 +617,23 @@ mod tests {
         let (request, _) = recorded("hudson.FilePath$Mkdirs", 0, "/elsewhere".as_ref());
         assert!(outline(&request).contains("remote=\"/elsewhere/workspace/seed\""), "{}", outline(&request));
         assert!(recorded_count("hudson.FilePath$Mkdirs") > 10);
+    }
+
+    /// A callable comes with a reference to the class loader of its class.
+    #[test]
+    fn class_loaders_are_those_that_requests_came_with() {
+        let mut checked = 0;
+        for ask in session().iter().filter(|ask| !ask.label.starts_with("hudson.remoting.")) {
+            let request = decode(ask.request.clone());
+            let root = request.root().unwrap();
+            if root.class_name().starts_with("hudson.remoting.") {
+                continue;
+            }
+            let wrapped = root.is("hudson.FilePath$FileCallableWrapper");
+            let callable = if wrapped { root.require("callable").unwrap() } else { root };
+            assert_eq!(command::class_loader(callable), ask.loader, "{}", ask.label);
+            checked += 1;
+        }
+        assert!(checked > 100, "{checked}");
     }
 }

@@ -31,6 +31,21 @@ pub const ENTRIES: &[Entry] = &[
         run: Run::Blocking(groovy_executable),
     },
     Entry {
+        class: "hudson.plugins.gradle.GradleInstallation$GetExeFile",
+        owner: "gradle",
+        run: Run::Blocking(gradle_executable),
+    },
+    Entry {
+        class: "hudson.plugins.sonar.SonarRunnerInstallation$GetExecutable",
+        owner: "sonar",
+        run: Run::Blocking(sonar_executable),
+    },
+    Entry {
+        class: "hudson.plugins.sonar.MsBuildSQRunnerInstallation$GetToolPath",
+        owner: "sonar",
+        run: Run::Blocking(sonar_msbuild_tool),
+    },
+    Entry {
         class: "hudson.tools.JDKInstaller$Platform$GetCurrentPlatform",
         owner: "jdk-tool",
         run: Run::Inline(jdk_platform),
@@ -80,13 +95,14 @@ java_class! {
     struct GetExecutable {
         raw_home: Option<String> = "rawHome",
         home: Option<String> = "home",
+        gradle_home: Option<String> = "gradleHome",
     }
 }
 
 /// The programs of a tool whose home may refer to variables of the agent's.
 fn executables(call: &Call, programs: &[&str]) -> Result<Reply, Throw> {
     let request = GetExecutable::read(call.view())?;
-    let Some(home) = request.raw_home.or(request.home) else { return Ok(call.null()) };
+    let Some(home) = request.raw_home.or(request.home).or(request.gradle_home) else { return Ok(call.null()) };
     let candidates = in_home(&home, &call.agent().environment, programs)?;
     Ok(first_existing(call, &candidates))
 }
@@ -106,6 +122,21 @@ fn ant_executable(call: &Call) -> Result<Reply, Throw> {
 
 fn groovy_executable(call: &Call) -> Result<Reply, Throw> {
     executables(call, &["groovy"])
+}
+
+fn gradle_executable(call: &Call) -> Result<Reply, Throw> {
+    executables(call, &["gradle"])
+}
+
+fn sonar_executable(call: &Call) -> Result<Reply, Throw> {
+    executables(call, &["sonar-scanner", "sonar-runner"])
+}
+
+fn sonar_msbuild_tool(call: &Call) -> Result<Reply, Throw> {
+    let home = GetExecutable::read(call.view())?.raw_home.unwrap_or_default();
+    let home = call.agent().environment.expand(&home).map_err(|error| Throw::io(error.to_string()))?;
+    let names = ["SonarScanner.MSBuild.exe", "SonarScanner.MSBuild.dll", "MSBuild.SonarQube.Runner.exe"];
+    Ok(first_existing(call, &names.map(|name| Path::new(&home).join(name))))
 }
 
 java_class! {

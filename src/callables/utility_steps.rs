@@ -531,7 +531,7 @@ mod tests {
 
     use super::*;
     use crate::callables::Agent;
-    use crate::callables::recorded::ask;
+    use crate::callables::testing::ask;
     use crate::files::testing::tree;
     use crate::object::{Graph, Value};
 

@@ -760,8 +760,8 @@ impl Caller {
     ///
     /// # Errors
     /// If there is none of at most a mebibyte, the call is cancelled, the channel ends or no answer comes.
-    pub fn fetch_class(&self, name: &str) -> Result<Bytes, RemoteError> {
-        let Some(oid) = self.loader else {
+    pub fn fetch_class(&self, loader: Option<i32>, name: &str) -> Result<Bytes, RemoteError> {
+        let Some(oid) = loader else {
             return Err(io::Error::other("the request came without a class loader").into());
         };
         let interface = "hudson.remoting.RemoteClassLoader$IClassLoader";
@@ -772,6 +772,16 @@ impl Caller {
         class_file.filter(|bytes| bytes.len() <= MAX_CLASS_FILE).ok_or_else(|| {
             io::Error::other(format!("the controller's answer is no class file of {name} of at most 1 MiB")).into()
         })
+    }
+
+    /// Calls the controller back: sends a callable, whose classes this class loader of the controller's resolves, and
+    /// waits for its value, for a minute at most. Blocks.
+    ///
+    /// # Errors
+    /// If it throws, this call is cancelled, the channel ends or no answer comes.
+    pub fn call(&self, loader: i32, label: &str, request: Bytes) -> Result<Graph, RemoteError> {
+        let call = |state: &mut State| state.channel.call_user_with(loader, label, request);
+        self.link.answer(call, Some(CALL_TIMEOUT), Some(self))
     }
 
     /// Answers the request with the stream of a value, or an exception. Only the first answer counts.

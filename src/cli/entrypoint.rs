@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::completions::Shell;
 use super::options::{self, Arguments, Context, Opt};
 use super::{Config, ReadFile, UsageError};
 
@@ -30,8 +31,24 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("REMOTING_OPTS", "any options, quoted as in a shell"),
 ];
 
-/// Variables of the script that choose or configure a JVM.
-pub const NO_EFFECT: &[&str] = &["JENKINS_JAVA_BIN", "JENKINS_JAVA_OPTS", "JAVA_OPTS", "JENKINS_AGENT_FILE"];
+/// Variables that choose or configure a JVM: the script's, and the last two its predecessors'.
+pub const NO_EFFECT: &[&str] = &[
+    "JENKINS_JAVA_BIN",
+    "JENKINS_JAVA_OPTS",
+    "JAVA_OPTS",
+    "JENKINS_AGENT_FILE",
+    "JNLP_PROTOCOL_OPTS",
+    "JENKINS_ENABLE_FUTURE_JAVA",
+];
+
+/// The sub-commands: name and meaning.
+pub const COMMANDS: &[(&str, &str)] = &[
+    ("demo", "Run a small build against a controller inside this process"),
+    ("decode", "Show recorded remoting traffic and serialized Java objects"),
+    ("man", "Print the manual page"),
+    ("completions", "Print the completion script of a shell: bash, zsh or fish"),
+    ("help", "Show the options"),
+];
 
 /// What the process was started with.
 pub struct Invocation<'a> {
@@ -60,6 +77,10 @@ pub enum Action {
     Healthcheck(SocketAddr),
     /// Print the help.
     Help,
+    /// Print the manual page.
+    Manual,
+    /// Print this shell's completion script.
+    Completions(Shell),
     /// Print the remoting version, and this agent's own if `own`.
     Version {
         /// `--version`.
@@ -77,6 +98,11 @@ pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
         [command, rest @ ..] if command == "demo" => return Ok(Action::Demo(rest.to_vec())),
         [command, rest @ ..] if command == "decode" => return Ok(Action::Decode(rest.to_vec())),
         [command] if command == "help" => return Ok(Action::Help),
+        [command] if command == "man" && !is_entrypoint(program) => return Ok(Action::Manual),
+        [command, shell] if command == "completions" => {
+            let known = Shell::named(shell).ok_or_else(|| UsageError("completions are for bash, zsh or fish".into()));
+            return known.map(Action::Completions);
+        }
         [command] if is_entrypoint(program) && !command.starts_with(['-', '@']) => {
             return Ok(Action::Exec(command.clone()));
         }

@@ -15,7 +15,8 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
 const WIDTH: usize = 100;
 const INDENT: usize = 8;
 
-const INTRODUCTION: &str = "\
+/// What the agent is, and how it is used.
+pub(super) const INTRODUCTION: &str = "\
 A Jenkins inbound agent without a JVM; takes what java -jar agent.jar and the jenkins/inbound-agent image take.
 
   agent -url https://jenkins.example.org/ -name NAME -secret @FILE -webSocket -workDir DIR
@@ -30,12 +31,15 @@ A Jenkins inbound agent without a JVM; takes what java -jar agent.jar and the je
         Run a small build against a controller inside this process.
   agent decode FILE...
         Show recorded remoting traffic and serialized Java objects.
+  agent man, agent completions bash|zsh|fish
+        Print the manual page, or the completion script of a shell.
 
 An option takes one dash or two, and its value as the next argument or after a =. An argument @FILE
 stands for the arguments in that file, one a line.
 ";
 
-const CHAPTERS: &[(Group, &str)] = &[
+/// The chapters in their order, with their titles.
+pub(super) const CHAPTERS: &[(Group, &str)] = &[
     (Group::Connection, "Connection"),
     (Group::Network, "Trust and network"),
     (Group::Lifetime, "Lifetime"),
@@ -66,7 +70,7 @@ pub fn text(exit_codes: &[(u8, &str)]) -> String {
     for (name, meaning) in entrypoint::VARIABLES {
         let _ = writeln!(out, "  {name:<26} {meaning}");
     }
-    let _ = writeln!(out, "  {} have no effect.", entrypoint::NO_EFFECT.join(", "));
+    wrap(&mut out, &format!("Without effect: {}.", entrypoint::NO_EFFECT.join(", ")));
     out.push_str(
         "  Started under the name jenkins-agent with one argument that is no option, the agent runs it as a command.\n",
     );

@@ -4,9 +4,11 @@
 //! Nothing here talks to a network. [`entrypoint::interpret`] is a pure function of the program's
 //! name, its arguments, its environment and the files they name; [`run`] does what it says.
 
+pub mod completions;
 pub mod entrypoint;
 pub mod help;
 pub mod logging;
+pub mod manual;
 pub mod options;
 pub mod run;
 pub mod workdir;

@@ -10,7 +10,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use super::entrypoint::{self, Action, Environment, Invocation};
 use super::logging::{self, RotatingFile};
-use super::{Config, help, workdir};
+use super::{Config, help, manual, workdir};
 use crate::REMOTING_VERSION;
 use crate::decode::DecodeCommandError;
 use crate::session::config::Transport;
@@ -55,18 +55,23 @@ pub fn main() -> ExitCode {
         Ok(Action::Exec(command)) => exec(&command),
         Ok(Action::Demo(arguments)) => ExitCode::from(crate::demo::run(&arguments)),
         Ok(Action::Decode(arguments)) => decode(&arguments),
+        Ok(Action::Help) => print(&help::text(&exit_codes())),
+        Ok(Action::Manual) => print(&manual::page(&exit_codes())),
+        Ok(Action::Completions(shell)) => print(&shell.script()),
         Ok(Action::Healthcheck(address)) => healthcheck(address),
-        Ok(Action::Help) => print(&help()),
         Ok(Action::Version { own: false }) => print(&format!("{REMOTING_VERSION}\n")),
-        Ok(Action::Version { own: true }) => {
-            print(&format!("agent {} (remoting {REMOTING_VERSION})\n", env!("CARGO_PKG_VERSION")))
-        }
+        Ok(Action::Version { own: true }) => print(&version()),
     }
 }
 
-fn help() -> String {
-    let codes: Vec<_> = ConnectCode::ALL.iter().map(|(code, what)| (code.code(), *what)).collect();
-    help::text(&codes)
+fn exit_codes() -> Vec<(u8, &'static str)> {
+    ConnectCode::ALL.iter().map(|(code, what)| (code.code(), *what)).collect()
+}
+
+fn version() -> String {
+    // The build script knows it, of release builds.
+    let commit = option_env!("AGENT_COMMIT").map(|commit| format!("commit {commit}, ")).unwrap_or_default();
+    format!("agent {} ({commit}remoting {REMOTING_VERSION})\n", env!("CARGO_PKG_VERSION"))
 }
 
 fn read_file(path: &Path) -> std::io::Result<String> {

@@ -424,6 +424,144 @@ fn environments() {
     }
 }
 
+/// The forms in which the image is started, from its documents, its history and kubernetes-plugin, where no other test has them.
+#[test]
+fn forms_of_docker_run() {
+    const SECRET: (&str, &str) = ("JENKINS_SECRET", "s");
+    const NAME: (&str, &str) = ("JENKINS_AGENT_NAME", "n");
+    const URL: (&str, &str) = ("JENKINS_URL", U);
+    for (environment, arguments, expected) in [
+        // README: docker run --init jenkins/inbound-agent ...
+        (&[][..], &["-url", U, "s", "n"][..], "tcp urls=http://j/ secret=s name=n"),
+        (
+            &[],
+            &["-url", U, "-workDir=/home/jenkins/agent", "s", "n"],
+            "tcp urls=http://j/ secret=s name=n workdir=/home/jenkins/agent",
+        ),
+        (&[], &["-url", U, "-secret", "s", "-name", "n"], "tcp urls=http://j/ secret=s name=n"),
+        // Until 2023: positional, after the options.
+        (
+            &[],
+            &["-headless", "-tunnel", "t:5", "-url", U, "-workDir", "/w", "-webSocket=false", "s", "n"],
+            "tcp urls=http://j/ secret=s name=n tunnel=(\"t\")(5) workdir=/w",
+        ),
+        // Each variable may be there and empty, which is not being there.
+        (
+            &[
+                ("JENKINS_URL", ""),
+                ("JENKINS_SECRET", ""),
+                ("JENKINS_NAME", ""),
+                ("JENKINS_AGENT_NAME", ""),
+                ("JENKINS_TUNNEL", ""),
+                ("JENKINS_AGENT_WORKDIR", ""),
+                ("JENKINS_WEB_SOCKET", ""),
+                ("JENKINS_DIRECT_CONNECTION", ""),
+                ("JENKINS_PROTOCOLS", ""),
+                ("JENKINS_INSTANCE_IDENTITY", ""),
+                ("JENKINS_JAVA_BIN", ""),
+                ("JENKINS_JAVA_OPTS", ""),
+                ("JENKINS_AGENT_FILE", ""),
+                ("REMOTING_OPTS", ""),
+            ],
+            &["-url", U, "s", "n"],
+            "tcp urls=http://j/ secret=s name=n",
+        ),
+        (&[URL, SECRET, NAME, ("JENKINS_NAME", "")], &[], "tcp urls=http://j/ secret=s name=n"),
+        (&[URL, SECRET, ("JENKINS_NAME", "n"), ("JENKINS_AGENT_NAME", "m")], &[], "tcp urls=http://j/ secret=s name=n"),
+        // Half from here and half from there.
+        (&[SECRET, NAME], &["-url", U], "tcp urls=http://j/ secret=s name=n"),
+        (&[URL, SECRET], &["-name", "n"], "tcp urls=http://j/ secret=s name=n"),
+        (&[URL, NAME], &["-secret", "@/run/secret"], "tcp urls=http://j/ secret=5ec4e7 name=n"),
+        // The script leaves out a name or secret that is a part of any argument, and then fails.
+        (&[SECRET, NAME], &["-url", "http://n.example/"], "tcp urls=http://n.example/ secret=s name=n"),
+        // Given twice, alike or not.
+        (&[URL, SECRET, NAME], &["-secret", "s", "-name", "n"], "tcp urls=http://j/ secret=s name=n"),
+        (
+            &[URL, SECRET, NAME, ("JENKINS_AGENT_WORKDIR", "/w")],
+            &["-workDir", "/w"],
+            "tcp urls=http://j/ secret=s name=n workdir=/w",
+        ),
+        (
+            &[URL, SECRET, NAME, ("JENKINS_TUNNEL", "t:5")],
+            &["-tunnel=u:6"],
+            "tcp urls=http://j/ secret=s name=n tunnel=(\"u\")(6)",
+        ),
+        (
+            &[URL, SECRET, NAME, ("JENKINS_WEB_SOCKET", "true")],
+            &["-webSocket"],
+            "websocket urls=http://j/ secret=s name=n",
+        ),
+        // Only "true" is true.
+        (&[URL, SECRET, NAME, ("JENKINS_WEB_SOCKET", "false")], &[], "tcp urls=http://j/ secret=s name=n"),
+        (&[URL, SECRET, NAME, ("JENKINS_WEB_SOCKET", "1")], &[], "tcp urls=http://j/ secret=s name=n"),
+        // kubernetes-plugin with direct connection, and with agentInjection.
+        (
+            &[
+                SECRET,
+                ("JENKINS_NAME", "n"),
+                NAME,
+                ("JENKINS_AGENT_WORKDIR", "/home/jenkins/agent"),
+                ("JENKINS_DIRECT_CONNECTION", "h:50000"),
+                ("JENKINS_PROTOCOLS", "JNLP4-connect"),
+                ("JENKINS_INSTANCE_IDENTITY", "AQI="),
+                ("REMOTING_OPTS", "-noReconnectAfter 1d"),
+            ],
+            &[],
+            "direct=h|50000 secret=s name=n identity=[1, 2] protocols=JNLP4-connect after=86400s workdir=/home/jenkins/agent",
+        ),
+        (
+            &[
+                URL,
+                SECRET,
+                ("JENKINS_NAME", "n"),
+                NAME,
+                ("JENKINS_TUNNEL", "t:5"),
+                ("JENKINS_AGENT_FILE", "/jenkins-agent/agent.jar"),
+            ],
+            &[],
+            "tcp urls=http://j/ secret=s name=n tunnel=(\"t\")(5)",
+        ),
+        // What chooses or configures a JVM, today and once.
+        (
+            &[
+                URL,
+                SECRET,
+                NAME,
+                ("JENKINS_JAVA_BIN", "/opt/java/bin/java"),
+                ("JAVA_HOME", "/opt/java"),
+                ("JENKINS_JAVA_OPTS", "-Xmx256m"),
+                ("JAVA_OPTS", "-Xmx1g"),
+                ("JNLP_PROTOCOL_OPTS", "-Dorg.jenkinsci.remoting.engine.JnlpProtocol3.disabled=false"),
+                ("JENKINS_ENABLE_FUTURE_JAVA", "true"),
+            ],
+            &[],
+            "tcp urls=http://j/ secret=s name=n",
+        ),
+        // Everything by the one variable that is not deprecated.
+        (
+            &[(
+                "REMOTING_OPTS",
+                "-url http://j/ -secret @/run/secret -name 'my node' -workDir /w -tunnel :5 -noKeepAlive",
+            )],
+            &[],
+            "tcp urls=http://j/ secret=5ec4e7 name=my node tunnel=None(5) nokeepalive=yes workdir=/w",
+        ),
+        (
+            &[SECRET, NAME, ("REMOTING_OPTS", "-url http://j/")],
+            &["-webSocket"],
+            "websocket urls=http://j/ secret=s name=n",
+        ),
+        // One argument that is an option, or stands for some.
+        (&[URL, SECRET, NAME], &["-noReconnect"], "tcp urls=http://j/ secret=s name=n noreconnect=yes"),
+        (&[SECRET], &["@/run/args"], "tcp urls=http://file/ secret=s name=from file cert=@/run/ca.pem"),
+    ] {
+        for program in ["/usr/local/bin/jenkins-agent", "/usr/local/bin/jenkins-slave", "/jenkins-agent/jenkins-agent"]
+        {
+            assert_eq!(show(&config(program, environment, arguments)), expected, "{environment:?} {arguments:?}");
+        }
+    }
+}
+
 #[test]
 fn refused_environments() {
     for (environment, expected) in [
@@ -472,11 +610,20 @@ fn actions() {
         ("agent", &["-help", "--version"], Action::Version { own: true }),
         ("agent", &["demo", "-x"], Action::Demo(words(&["-x"]))),
         ("jenkins-agent", &["demo"], Action::Demo(vec![])),
+        // As the script would, whatever the environment; what comes of an empty command is the system's affair.
+        ("jenkins-agent", &[""], Action::Exec(String::new())),
+        ("/jenkins-agent/jenkins-agent", &["cat"], Action::Exec("cat".into())),
+        ("jenkins-agent", &["man"], Action::Exec("man".into())),
+        ("agent", &["man"], Action::Manual),
+        ("agent", &["completions", "fish"], Action::Completions(Shell::Fish)),
         ("agent", &["decode", "a", "--roundtrip"], Action::Decode(words(&["a", "--roundtrip"]))),
     ] {
         assert_eq!(run(program, arguments), Ok(expected), "{program} {arguments:?}");
     }
     assert!(run("agent", &["bash"]).is_err());
+    // Two are no command for the script, either.
+    assert!(run("jenkins-agent", &["ls", "-la"]).is_err());
+    assert!(run("agent", &["completions", "csh"]).is_err());
     // An environment out of order does not stand between a user and the help.
     assert_eq!(interpret_words("agent", &[("REMOTING_OPTS", "'")], &["-help"]), Ok(Action::Help));
 }

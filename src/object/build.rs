@@ -231,6 +231,12 @@ impl Graph {
         self.push(Node::Enum { desc, constant })
     }
 
+    /// A `java.lang.Class`, of this descriptor.
+    #[cfg(test)]
+    pub(crate) fn class_object(&mut self, desc: NodeId) -> NodeId {
+        self.push(Node::Class(Some(desc)))
+    }
+
     /// A `byte[]`.
     pub fn byte_array(&mut self, bytes: Bytes) -> NodeId {
         let desc = self.serializable("[B", -5984413125824719648, &[], None);

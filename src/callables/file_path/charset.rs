@@ -42,6 +42,30 @@ impl Charset {
         }
     }
 
+    /// Reads text in this character set. What is none of it becomes U+FFFD.
+    pub(crate) fn read(self, bytes: &[u8]) -> String {
+        match self {
+            Charset::Utf8 => String::from_utf8_lossy(bytes).into_owned(),
+            Charset::Single(limit) => {
+                let decode = |byte: &u8| if u32::from(*byte) < limit { char::from(*byte) } else { '\u{fffd}' };
+                bytes.iter().map(decode).collect()
+            }
+            Charset::Utf16 { big_endian, mark } => {
+                let unit = |pair: &[u8]| match (pair, big_endian) {
+                    (&[high, low], true) | (&[low, high], false) => u16::from_be_bytes([high, low]),
+                    _ => 0xfffd,
+                };
+                let mut units: Vec<u16> = bytes.chunks(2).map(unit).collect();
+                // A byte order mark goes before what the name says.
+                if mark && units.first() == Some(&0xfffe) {
+                    units.iter_mut().for_each(|unit| *unit = unit.swap_bytes());
+                }
+                let skip = usize::from(mark && units.first() == Some(&0xfeff));
+                String::from_utf16_lossy(&units[skip..])
+            }
+        }
+    }
+
     /// Writes text in this character set. `out` should be buffered.
     pub(crate) fn write(self, text: &str, out: &mut impl Write) -> io::Result<()> {
         match self {

@@ -5,7 +5,7 @@
 //! The platform's character set is UTF-8, which is what the agent answers when asked for it.
 
 mod change;
-mod charset;
+pub(super) mod charset;
 pub(super) mod query;
 mod transfer;
 pub(super) mod types;

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::callables::{Agent, dispatch, recorded};
+use crate::callables::{Agent, dispatch};
 use crate::channel::command::{
     Answered, Command, StreamKind, StreamOp, ack, cancel, chunk, eof, plain_response, user_request,
 };
@@ -21,8 +20,6 @@ use crate::object::{Content, Data, Graph, Limits, Loader, NodeId, Value, sc};
 
 /// What may be on its way to a stream (`Channel.PIPE_WINDOW_SIZE`).
 const WINDOW: usize = 1 << 20;
-/// Where the recorded agent lived.
-const RECORDED_ROOT: &[u8] = b"/home/jenkins/agent";
 
 fn decode(bytes: Bytes) -> Graph {
     Graph::decode(bytes, &Limits::default()).unwrap()
@@ -286,74 +283,6 @@ fn listing(dir: &Path) -> Vec<(String, String)> {
     let names = crate::files::glob::Glob::new("**", None, everything).list(dir, &|| false).unwrap();
     let read = |name: &std::path::PathBuf| String::from_utf8_lossy(&fs::read(dir.join(name)).unwrap()).into_owned();
     names.iter().map(|name| (name.to_string_lossy().into_owned(), read(name))).collect()
-}
-
-/// A directory whose path is as long as [`RECORDED_ROOT`], so that it can take its place in a recorded stream.
-fn recorded_root() -> TempDir {
-    let dir = tempfile::Builder::new().prefix("").rand_bytes(RECORDED_ROOT.len() - 5).tempdir_in("/tmp").unwrap();
-    assert_eq!(dir.path().as_os_str().len(), RECORDED_ROOT.len());
-    dir
-}
-
-fn rebase(bytes: &[u8], from: &[u8], to: &[u8]) -> Bytes {
-    let mut bytes = bytes.to_vec();
-    let hits: Vec<usize> =
-        bytes.windows(from.len()).enumerate().filter(|(_, window)| *window == from).map(|(at, _)| at).collect();
-    for at in hits {
-        bytes[at..at + from.len()].copy_from_slice(to);
-    }
-    bytes.into()
-}
-
-#[tokio::test]
-async fn the_recorded_session_is_answered_as_the_java_agent_did() {
-    let ours = |class: &str| {
-        let tables = [super::ENTRIES, crate::callables::archiver::ENTRIES];
-        tables.iter().any(|table| table.iter().any(|entry| entry.class == class))
-    };
-    let root = recorded_root();
-    let root_bytes = root.path().as_os_str().as_encoded_bytes();
-    let mut controller = Controller::new(Some("2.293"));
-    let mut compared = HashMap::<String, usize>::new();
-    let mut stash = None;
-    for (class, request, expected) in recorded::exchanges(ours) {
-        let request = rebase(&request.encode(), RECORDED_ROOT, root_bytes);
-        if class == "hudson.FilePath$CopyRecursiveRemoteToLocal" {
-            // What a build had made by then.
-            let request = decode(request.clone());
-            let wrapper = request.root().unwrap();
-            let base = wrapper.require("this$0").unwrap().require_string("remote").unwrap().into_owned();
-            let scanner = wrapper.require("callable").unwrap().require("scanner").unwrap();
-            for (_, file) in scanner.require("files").unwrap().string_map().unwrap() {
-                tree(Path::new(&base), &[&file.unwrap()]);
-            }
-        }
-        let answer = controller.ask(request, stash.clone()).await;
-        if class == "hudson.FilePath$Archive" {
-            stash = answer.written.values().next().map(|bytes| Bytes::from(bytes.clone()));
-        }
-        match (&answer.result, &expected) {
-            (Ok(ours), Ok(expected)) => match (ours.root(), expected.root()) {
-                (Some(ours), Some(expected)) => {
-                    recorded::assert_same_shape(expected, ours, &["urlFactory"]);
-                    // What does not depend on what a build left behind.
-                    match class.as_str() {
-                        "hudson.FilePath$Mkdirs" | "hudson.FilePath$IsUnix" => {
-                            assert_eq!(ours.unboxed(), expected.unboxed());
-                        }
-                        "hudson.FilePath$ValidateAntFileMask" => {
-                            assert_eq!(ours.as_str().unwrap(), expected.as_str().unwrap());
-                        }
-                        _ => {}
-                    }
-                }
-                (ours, expected) => assert_eq!(ours.is_some(), expected.is_some(), "{class}"),
-            },
-            (ours, expected) => panic!("{class}: {ours:?} where the Java agent gave {expected:?}"),
-        }
-        *compared.entry(class).or_default() += 1;
-    }
-    assert!(compared.len() >= 19 && compared.values().sum::<usize>() > 200, "{compared:?}");
 }
 
 /// Not compressible, so that what is sent is as much as there is.

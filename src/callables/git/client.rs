@@ -17,7 +17,7 @@ use super::values::{Args, Commit, CommitUids, IndexEntry, Named, Sha, is_sha, ob
 use crate::callables::file_path::types::build_file_path;
 use crate::callables::listener::Listener;
 use crate::callables::{Call, Exported, Outcome, Reply, Throw, ThrowClass};
-use crate::object::{Graph, NodeId, View};
+use crate::object::{Graph, NodeId, Value, View};
 use crate::process::env::EnvVars;
 
 /// A client of a repository.
@@ -1041,7 +1041,12 @@ impl Session<'_> {
                 let sha = object_id(callback.require("revToBuild")?.require("revision")?.require("sha1")?)?;
                 let missing = || Throw::io(format!("Missing unknown {sha}"));
                 let body = self.quietly(&["cat-file", "commit", &sha])?.ok_or_else(missing)?;
-                let commit = Commit::parse(&sha, &body).ok_or_else(missing)?;
+                let mut commit = Commit::parse(&sha, &body).ok_or_else(missing)?;
+                // JGit takes it for one without parents.
+                let shallow = std::fs::read_to_string(self.workspace().join(".git/shallow")).unwrap_or_default();
+                if shallow.lines().any(|line| line == sha) {
+                    commit.parents.clear();
+                }
                 let uids = CommitUids::of(self.call);
                 Ok(reply(self.call, |values| values.rev_commit(&commit, &uids)))
             }
@@ -1058,6 +1063,9 @@ impl Session<'_> {
                     || by("InverseBuildChooser", "getCandidateRevisions")
                 {
                     return self.by_time(Revision::captured(callback)?);
+                }
+                if by("AncestryBuildChooser", "getCandidateRevisions") {
+                    return self.by_ancestry(callback);
                 }
                 Err(Throw::abort(format!(
                     "This agent runs without a JVM and does not know what {method} of {} does with a repository.",
@@ -1108,6 +1116,51 @@ impl Session<'_> {
         Ok(self.revisions(revisions.iter()))
     }
 
+    /// `AncestryBuildChooser.getCandidateRevisions`: the revisions that are young enough, and descend from a commit.
+    fn by_ancestry(&self, lambda: View<'_>) -> Result<Reply, Throw> {
+        let revisions = Revision::captured(lambda)?;
+        let mut captured = lambda.require("capturedArgs")?.elements()?.flatten();
+        let class = "hudson.plugins.git.util.AncestryBuildChooser";
+        let chooser = captured.find(|argument| argument.is(class)).ok_or_else(|| lambda.error("no chooser"))?;
+        let days = match chooser.get("maximumAgeInDays")?.and_then(View::unboxed) {
+            Some(Value::Int(days)) if days >= 0 => Some(days),
+            _ => None,
+        };
+        let ancestor = chooser.string("ancestorCommitSha1")?.filter(|sha| !sha.is_empty());
+        if let Some(sha) = &ancestor {
+            if !is_sha(sha) {
+                return Err(git_error(format!("org.eclipse.jgit.errors.InvalidObjectIdException: Invalid id: {sha}")));
+            }
+            self.quietly(&["cat-file", "-e", &format!("{sha}^{{commit}}")])?
+                .ok_or_else(|| Throw::io(format!("Missing commit {sha}")))?;
+        }
+        let oldest = days.map(|days| self.midnight(days)).transpose()?;
+        let mut chosen = Vec::new();
+        for revision in &revisions {
+            let body = self.quietly(&["cat-file", "commit", &revision.sha])?;
+            let commit = body.and_then(|body| Commit::parse(&revision.sha, &body));
+            let commit = commit.ok_or_else(|| Throw::io(format!("Missing commit {}", revision.sha)))?;
+            if oldest.is_some_and(|oldest| i64::from(commit.time) <= oldest) {
+                continue;
+            }
+            if let Some(ancestor) = &ancestor
+                && self.quietly(&["merge-base", "--is-ancestor", ancestor, &revision.sha])?.is_none()
+            {
+                continue;
+            }
+            chosen.push(revision);
+        }
+        Ok(self.revisions(chosen.into_iter()))
+    }
+
+    /// When the day that was so many days ago began here, in seconds since 1970. Git knows of time zones.
+    fn midnight(&self, days: i32) -> Result<i64, Throw> {
+        let printed = self.quietly(&["rev-parse", &format!("--since=00:00 {days} days ago")])?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&printed);
+        let time = text.trim().strip_prefix("--max-age=").and_then(|time| time.parse().ok());
+        time.ok_or_else(|| Throw::io(format!("git can't tell what day it was {days} days ago")))
+    }
+
     fn revisions<'r>(&self, revisions: impl Iterator<Item = &'r Revision>) -> Reply {
         self.list(|values| {
             let fields = [("branches", "Ljava/util/Collection;"), ("sha1", "Lorg/eclipse/jgit/lib/ObjectId;")];
@@ -1115,9 +1168,13 @@ impl Session<'_> {
             let desc = values.graph.serializable(class, -7203898556389073882, &fields, None);
             let mut built = Vec::new();
             for Revision { sha, branches } in revisions {
-                let branches = values.branches(branches);
-                let branches = values.graph.array_list(&branches);
-                let sha = values.object_id(sha);
+                let (named, id) = (values.branches(branches), values.object_id(sha));
+                // The same object, as where it comes from.
+                let same = named.iter().zip(branches).filter(|(_, of)| of.sha == *sha);
+                for branch in same.filter_map(|(branch, _)| *branch) {
+                    values.graph.set_field(branch, "sha1", Value::Ref(Some(id)));
+                }
+                let (branches, sha) = (values.graph.array_list(&named), id);
                 let revision = values.graph.object(desc).set_ref("branches", branches).set_ref("sha1", sha);
                 built.push(Some(revision.build()));
             }

@@ -9,10 +9,13 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::callables::Throw;
 use crate::callables::listener::Listener;
-use crate::object::View;
+use crate::callables::{Call, Throw, plain};
+use crate::channel::command::class_loader;
+use crate::object::{Graph, Loader, View};
 
 /// Credentials for a repository. Not `Debug`, so that they can't end up in a log.
 pub(super) enum Credentials {
@@ -20,6 +23,83 @@ pub(super) enum Credentials {
     Password { description: String, username: String, password: String },
     /// `SSHUserPrivateKey`
     Key { description: String, username: String, keys: Vec<String>, passphrase: String },
+    /// `GitHubAppCredentials$DelegatingGitHubAppCredentials`: see [`App`].
+    App(App),
+}
+
+/// Credentials of a GitHub App: a token that does for an hour, and what the controller needs to make another one.
+pub(super) struct App {
+    pub(super) description: String,
+    /// The user name.
+    pub(super) id: String,
+    /// What only the controller can read.
+    refresh: String,
+    /// The class loader of the controller's that knows the plugin's classes.
+    loader: Option<i32>,
+    token: Mutex<Option<Token>>,
+}
+
+/// `GitHubAppCredentials$AppInstallationToken`, with times in seconds since 1970.
+struct Token {
+    secret: String,
+    stale: i64,
+    expires: i64,
+}
+
+impl Token {
+    fn read(view: View<'_>) -> Result<Token, Throw> {
+        let secret = secret(view, "token")?.ok_or_else(|| view.error("no token"))?;
+        let stale = view.long("staleEpochSeconds").unwrap_or(0);
+        Ok(Token { secret, stale, expires: view.long("expirationEpochSeconds").unwrap_or(stale) })
+    }
+}
+
+const GET_TOKEN: &str = "org.jenkinsci.plugins.github_branch_source.GitHubAppCredentials\
+                         $DelegatingGitHubAppCredentials$GetToken";
+
+impl App {
+    fn read(view: View<'_>, description: String) -> Result<App, Throw> {
+        Ok(App {
+            description,
+            id: view.require_string("appID")?.into_owned(),
+            refresh: view.require_string("tokenRefreshData")?.into_owned(),
+            loader: class_loader(view),
+            token: Mutex::new(view.get("cachedToken")?.map(Token::read).transpose()?),
+        })
+    }
+
+    /// `getPassword`: the token, a new one if it is stale. If none can be had, the old one until it expires. Blocks.
+    pub(super) fn password(&self, call: &Call) -> Result<String, Throw> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()) as i64;
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if token.as_ref().is_none_or(|token| token.stale <= now) {
+            match self.new_token(call) {
+                Ok(new) => *token = Some(new),
+                Err(_) if token.as_ref().is_some_and(|token| token.expires > now) => {
+                    tracing::warn!("no new token for the GitHub App {}: the old one is used until it expires", self.id);
+                }
+                Err(throw) => return Err(throw),
+            }
+        }
+        Ok(token.as_ref().map(|token| token.secret.clone()).unwrap_or_default())
+    }
+
+    fn new_token(&self, call: &Call) -> Result<Token, Throw> {
+        let loader = self.loader.or(call.caller().loader_oid());
+        let uid = call.class_uid_by(loader, GET_TOKEN)?;
+        let oid = loader.ok_or_else(|| Throw::io("the credentials came without a class loader"))?;
+        // As in answers: a peer without the capability gets no annotations at all.
+        let annotated = !matches!(call.loader(), Loader::None);
+        let mut graph = Graph::with_loader(if annotated { Loader::Receivers(oid) } else { Loader::None });
+        let base = graph.serializable("jenkins.security.SlaveToMasterCallable", 1, &[], None);
+        let desc = graph.serializable(GET_TOKEN, uid, &[("data", "Ljava/lang/String;")], Some(base));
+        let data = graph.string(&self.refresh);
+        let callable = graph.object(desc).set_ref("data", data).build();
+        let answer = call.caller().call(oid, GET_TOKEN, graph.encode_one(Some(callable))).map_err(|error| {
+            Throw::io(format!("no token for the GitHub App {}: {}", self.id, plain(&io::Error::from(error))))
+        })?;
+        Token::read(answer.root().ok_or_else(|| Throw::io(format!("no token for the GitHub App {}", self.id)))?)
+    }
 }
 
 /// The text of a `hudson.util.Secret`, whose stream has it in the clear, or of a string.
@@ -41,6 +121,9 @@ impl Credentials {
             let keys = key.split('\u{c}').filter(|key| !key.trim().is_empty()).map(str::to_owned).collect();
             let passphrase = secret(view, "passphrase")?.unwrap_or_default();
             return Ok(Some(Credentials::Key { description, username: text("username")?, keys, passphrase }));
+        }
+        if view.field("tokenRefreshData").is_some() {
+            return Ok(Some(Credentials::App(App::read(view, description)?)));
         }
         match view.field("password") {
             Some(_) => {

@@ -10,7 +10,11 @@
 mod client;
 mod commands;
 mod credentials;
+#[cfg(test)]
+mod servers;
 mod session;
+#[cfg(test)]
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 mod uri;

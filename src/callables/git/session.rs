@@ -300,6 +300,11 @@ impl Session<'_> {
                 self.println(&format!("using GIT_ASKPASS to set credentials {description}"));
                 self.askpass(&mut files, &mut env, username, password).map_err(setup_failed)?;
             }
+            Some(Credentials::App(app)) => {
+                let token = app.password(self.call)?;
+                self.println(&format!("using GIT_ASKPASS to set credentials {}", app.description));
+                self.askpass(&mut files, &mut env, &app.id, &token).map_err(setup_failed)?;
+            }
             None => {}
         }
         self.proxy(&mut env, url);

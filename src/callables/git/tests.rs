@@ -5,13 +5,14 @@ use std::process::Command;
 
 use super::COMMAND;
 use super::values::object_id;
+use crate::callables::scripted::object;
 use crate::callables::testing::{Harness, outline, recorded};
 use crate::object::{Graph, NodeId, Value};
 
 const CLIENT: &str = "org.jenkinsci.plugins.gitclient.Git$GitAPIMasterToSlaveFileCallable";
 
 /// Whether there is a git to test with.
-fn has_git() -> bool {
+pub(super) fn has_git() -> bool {
     let found = Command::new("git").arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
         eprintln!("skipped: there is no git on this machine");
@@ -20,7 +21,7 @@ fn has_git() -> bool {
 }
 
 /// Runs a script in a directory and gives what it prints.
-fn sh(directory: &Path, script: &str) -> String {
+pub(super) fn sh(directory: &Path, script: &str) -> String {
     let mut command = Command::new("sh");
     command.args(["-ec", script]).current_dir(directory).env("HOME", directory);
     for name in ["AUTHOR", "COMMITTER"] {
@@ -32,15 +33,15 @@ fn sh(directory: &Path, script: &str) -> String {
 }
 
 /// A controller, an agent with a client of an empty workspace, and a repository to clone from.
-struct Fixture {
+pub(super) struct Fixture {
     dir: tempfile::TempDir,
-    harness: Harness,
+    pub(super) harness: Harness,
     client: Graph,
     oid: i32,
 }
 
 impl Fixture {
-    fn new() -> Fixture {
+    pub(super) fn new() -> Fixture {
         Fixture::with(|_| None)
     }
 
@@ -66,20 +67,20 @@ impl Fixture {
         Fixture { dir, harness, client, oid }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn workspace(&self) -> PathBuf {
+    pub(super) fn workspace(&self) -> PathBuf {
         self.path("workspace/seed")
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("file://{}", self.path("origin").display())
     }
 
     /// The commit that a revision of the origin is.
-    fn sha(&self, revision: &str) -> String {
+    pub(super) fn sha(&self, revision: &str) -> String {
         sh(&self.path("origin"), &format!("git rev-parse '{revision}^{{commit}}'"))
     }
 
@@ -99,38 +100,81 @@ impl Fixture {
         self.harness.replay(&request, &[])
     }
 
-    /// Calls a method of the client.
-    fn call(&self, method: &str, build: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>) -> Result<Graph, String> {
+    /// Executes a command of the client's: its interface, and the calls that were recorded, with strings.
+    pub(super) fn execute(&self, command: &str, calls: &[(&str, &[&str])]) -> Result<Graph, String> {
         let mut graph = Graph::default();
-        let arguments = build(&mut graph);
-        let arguments = graph.array("[Ljava.lang.Object;", -8012369246846506644, &arguments);
-        let name = graph.string(method);
-        let base = "hudson.remoting.RemoteInvocationHandler$RPCRequest";
-        let fields = [("oid", "I"), ("arguments", "[Ljava/lang/Object;"), ("methodName", "Ljava/lang/String;")];
-        let base = graph.serializable(base, 1, &fields, None);
-        let class = "hudson.remoting.RemoteInvocationHandler$UserRPCRequest";
-        let class = graph.serializable(class, -9185841650347902580, &[], Some(base));
-        let request = graph.object(class).set("oid", Value::Int(self.oid));
-        let request = request.set_ref("arguments", arguments).set_ref("methodName", name).build();
-        graph.put(Some(request));
+        let mut recorded = Vec::new();
+        for (method, args) in calls {
+            let args: Vec<_> = args.iter().map(|arg| Some(graph.string(arg))).collect();
+            let args = graph.array("[Ljava.lang.Object;", 0, &args);
+            let method = graph.string(method);
+            let class = "org.jenkinsci.plugins.gitclient.RemoteGitImpl$Invocation";
+            recorded.push(Some(object(&mut graph, class, &[("args", Some(args)), ("methodName", Some(method))], &[])));
+        }
+        let recorded = graph.array_list(&recorded);
+        let class = graph.serializable(&format!("org.jenkinsci.plugins.gitclient.{command}"), 0, &[], None);
+        let class = graph.class_object(class);
+        let oid = [
+            ("oid", Value::Int(self.oid)),
+            ("goingHome", Value::Bool(true)),
+            ("autoUnexportByCaller", Value::Bool(false)),
+        ];
+        let handler = object(&mut graph, "hudson.remoting.RemoteInvocationHandler", &[], &oid);
+        let proxy = object(&mut graph, "a.Proxy", &[("h", Some(handler))], &[]);
+        let fields = [("proxy", Some(proxy)), ("command", Some(class)), ("invocations", Some(recorded))];
+        let class = "org.jenkinsci.plugins.gitclient.RemoteGitImpl$CommandInvocationHandler";
+        let handler = object(&mut graph, class, &fields, &[]);
+        let callable = object(&mut graph, COMMAND, &[("this$0", Some(handler))], &[]);
+        graph.put(Some(callable));
         self.harness.replay(&graph, &[])
     }
 
-    fn strings(&self, method: &str, strings: &[&str]) -> Result<Graph, String> {
+    /// Calls a method of the client.
+    pub(super) fn call(
+        &self,
+        method: &str,
+        build: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>,
+    ) -> Result<Graph, String> {
+        call(&self.harness, self.oid, method, build)
+    }
+
+    pub(super) fn strings(&self, method: &str, strings: &[&str]) -> Result<Graph, String> {
         self.call(method, |graph| strings.iter().map(|text| Some(graph.string(text))).collect())
     }
 
     /// What the console shows, without the times of its lines.
-    fn console(&self) -> String {
+    pub(super) fn console(&self) -> String {
         let collected = self.harness.collected(&self.client);
         let text = String::from_utf8(collected[0].bytes.to_vec()).unwrap();
         let lines: Vec<&str> = text.lines().map(|line| line.get(27..).unwrap_or(line)).collect();
         lines.join("\n").replace(&*self.dir.path().to_string_lossy(), "ROOT")
     }
 
-    fn finish(self) {
+    pub(super) fn finish(self) {
         self.harness.finish();
     }
+}
+
+/// Calls a method of a client.
+pub(super) fn call(
+    harness: &Harness,
+    oid: i32,
+    method: &str,
+    build: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>,
+) -> Result<Graph, String> {
+    let mut graph = Graph::default();
+    let arguments = build(&mut graph);
+    let arguments = graph.array("[Ljava.lang.Object;", -8012369246846506644, &arguments);
+    let name = graph.string(method);
+    let base = "hudson.remoting.RemoteInvocationHandler$RPCRequest";
+    let fields = [("oid", "I"), ("arguments", "[Ljava/lang/Object;"), ("methodName", "Ljava/lang/String;")];
+    let base = graph.serializable(base, 1, &fields, None);
+    let class = "hudson.remoting.RemoteInvocationHandler$UserRPCRequest";
+    let class = graph.serializable(class, -9185841650347902580, &[], Some(base));
+    let request = graph.object(class).set("oid", Value::Int(oid));
+    let request = request.set_ref("arguments", arguments).set_ref("methodName", name).build();
+    graph.put(Some(request));
+    harness.replay(&graph, &[])
 }
 
 #[test]
@@ -277,6 +321,72 @@ fn passwords_are_asked_for_by_a_script_that_goes() {
     fixture.finish();
 }
 
+/// The token of a GitHub App's credentials is the password while it is fresh; then the controller makes a new one.
+#[test]
+fn github_apps() {
+    if !has_git() {
+        return;
+    }
+    const PLUGIN: &str = "org.jenkinsci.plugins.github_branch_source.GitHubAppCredentials";
+    fn token(graph: &mut Graph, text: &str, stale: i64, expires: i64) -> NodeId {
+        let value = graph.string(text);
+        let secret = graph.serializable("hudson.util.Secret", 1, &[("value", "Ljava/lang/String;")], None);
+        let secret = graph.object(secret).set_ref("value", value).build();
+        let fields = [("expirationEpochSeconds", "J"), ("staleEpochSeconds", "J"), ("token", "Lhudson/util/Secret;")];
+        let desc = graph.serializable(&format!("{PLUGIN}$AppInstallationToken"), 1, &fields, None);
+        let token = graph.object(desc).set_ref("token", secret).set("staleEpochSeconds", Value::Long(stale));
+        token.set("expirationEpochSeconds", Value::Long(expires)).build()
+    }
+    let fixture = || {
+        Fixture::with(|root| {
+            let fake = format!(
+                "#!/bin/sh\nif [ \"$1\" = --version ]; then echo git version 2.39.5; exit; fi\ncd '{}'\n\
+             \"$GIT_ASKPASS\" 'Username for x' > told; \"$GIT_ASKPASS\" 'Password for x' >> told; exit 1\n",
+                root.display()
+            );
+            std::fs::write(root.join("fake.sh"), fake).unwrap();
+            sh(root, "cp fake.sh fake && chmod 755 fake");
+            Some(root.join("fake").to_string_lossy().into_owned())
+        })
+    };
+    let ask = |fixture: &Fixture, stale: i64, expires: i64| {
+        let set = fixture.call("addDefaultCredentials", |graph| {
+            let cached = token(graph, "old", stale, expires);
+            let [app, data] = ["12345", "{encrypted}"].map(|text| graph.string(text));
+            let base = "com.cloudbees.plugins.credentials.impl.BaseStandardCredentials";
+            let base = graph.serializable(base, 1, &[("description", "Ljava/lang/String;")], None);
+            let fields =
+                [("appID", "Ljava/lang/String;"), ("cachedToken", "Lx;"), ("tokenRefreshData", "Ljava/lang/String;")];
+            let desc = graph.serializable(&format!("{PLUGIN}$DelegatingGitHubAppCredentials"), 1, &fields, Some(base));
+            let object = graph.object(desc).set_ref("appID", app).set_ref("tokenRefreshData", data);
+            vec![Some(object.set_ref("cachedToken", cached).build())]
+        });
+        set.unwrap();
+        let _ = std::fs::remove_file(fixture.path("told"));
+        let error = fixture.strings("getHeadRev", &["https://example.org/x.git"]).unwrap_err();
+        std::fs::read_to_string(fixture.path("told")).map_err(|_| error)
+    };
+    let later = i64::MAX;
+    let class = format!("{PLUGIN}$DelegatingGitHubAppCredentials$GetToken");
+
+    let without = fixture();
+    assert_eq!(ask(&without, later, later).unwrap(), "12345\nold\n");
+    assert_eq!(ask(&without, 1, later).unwrap(), "12345\nold\n", "stale, and no other can be had");
+    assert!(ask(&without, 1, 1).unwrap_err().starts_with("java.io.IOException: "));
+    without.finish();
+
+    let with = fixture();
+    let class_file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/classes/java8/Fixtures$DeclaredLong.class");
+    with.harness.end.define(&class, std::fs::read(class_file).unwrap());
+    let mut new = Graph::default();
+    let root = token(&mut new, "new", later, later);
+    with.harness.end.define_return(&class, new.encode_one(Some(root)));
+    assert_eq!(ask(&with, later, later).unwrap(), "12345\nold\n");
+    assert_eq!(ask(&with, 1, 1).unwrap(), "12345\nnew\n");
+    assert!(with.harness.end.asked().contains(&class));
+    with.finish();
+}
+
 /// A commit as the controller's `RevCommitRepositoryCallback` asks for it, and changes between two.
 #[test]
 fn commits_and_changes() {
@@ -310,7 +420,7 @@ fn commits_and_changes() {
     let parents: Vec<_> = parents.into_iter().map(|parent| object_id(parent).unwrap()).collect();
     assert_eq!(parents.join(" "), one);
     let (_, theirs) = recorded("withRepository", 0, fixture.dir.path());
-    crate::callables::recorded::assert_same_shape(theirs.unwrap().root().unwrap(), commit, &[]);
+    crate::callables::testing::assert_same_shape(theirs.unwrap().root().unwrap(), commit, &[]);
     let missing = "0123456789012345678901234567890123456789";
     assert_eq!(ask(missing).unwrap_err(), format!("java.io.IOException: Missing unknown {missing}"));
 

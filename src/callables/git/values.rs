@@ -282,9 +282,9 @@ impl CommitUids {
 pub(super) struct Commit {
     sha: Sha,
     tree: Sha,
-    parents: Vec<Sha>,
+    pub(super) parents: Vec<Sha>,
     /// Seconds since 1970.
-    time: i32,
+    pub(super) time: i32,
     /// The object as it is stored.
     body: Vec<u8>,
 }

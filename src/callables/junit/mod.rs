@@ -398,7 +398,7 @@ mod tests {
     /// What a request is answered, about files in a directory. `Err` is the class of an exception.
     async fn ask(dir: &Path, pattern: &str, fields: &[(&'static str, &'static str, Value)]) -> Result<Graph, String> {
         let agent = Arc::new(Agent::new(None, None, None));
-        let answer = crate::callables::recorded::ask(&agent, |graph| {
+        let answer = crate::callables::testing::ask(&agent, |graph| {
             let (retention, pattern) =
                 (graph.enum_constant("hudson.tasks.junit.StdioRetention", "FAILED"), graph.string(pattern));
             let is_new = fields.iter().any(|(name, ..)| *name == "skipOldReports");
