@@ -102,7 +102,7 @@ async fn a_service_manager_hears_of_readiness_progress_and_the_end() {
     ] {
         manager.set_nonblocking(true).unwrap();
         let controller = controller().await;
-        let variables = [("NOTIFY_SOCKET", address.as_str()), ("WATCHDOG_USEC", "200000")];
+        let variables = [("NOTIFY_SOCKET", address.as_str()), ("WATCHDOG_USEC", "2000000")];
         let mut service = Service::start(&controller, &variables);
         let session = online(&controller, service.root.path()).await;
         assert_eq!(told(&manager, "READY=1").await, "READY=1\nSTATUS=Connected by JNLP4-connect");
@@ -179,6 +179,8 @@ async fn readiness_is_the_channels_and_metrics_count_what_passed() {
     for name in ["jenkins_agent_received_bytes_total", "jenkins_agent_sent_bytes_total"] {
         assert!(value(&metrics, name) > 1000.0, "{metrics}");
     }
+    let versions = "jenkins_agent_call_duration_seconds_count{callable=\"hudson.slaves.SlaveComputer$SlaveVersion\",tenant=\"native\"}";
+    assert_eq!(value(&metrics, versions), 1.0);
     assert!(value(&metrics, "process_resident_memory_bytes") > 1e6);
 
     session.end.cut();

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::Throw;
+use super::statistics::Statistics;
 use super::suid::{self, ClassFileError};
 use crate::channel::command::invocation_handler;
 use crate::channel::{Caller, Link, PipeReader, RemoteInput, RemoteOutput, RemoteWriter, Sink};
@@ -87,6 +88,8 @@ pub struct Agent {
     pub no_reconnect: AtomicBool,
     /// What is to be brought to an end even if the channel is gone.
     pub unfinished: Unfinished,
+    /// What was called so far, on this channel and those before it.
+    pub statistics: Arc<Statistics>,
     /// What class files of the controller's said: [`Call::class_uid`].
     class_answers: Mutex<HashMap<ClassQuestion, Result<i64, Throw>>>,
 }
@@ -323,6 +326,7 @@ impl Agent {
             properties: Mutex::default(),
             no_reconnect: AtomicBool::new(false),
             unfinished: Unfinished::default(),
+            statistics: Arc::default(),
             class_answers: Mutex::default(),
         }
     }

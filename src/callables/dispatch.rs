@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 
 use super::call::ExportedObject;
+use super::statistics::{Statistics, Tenant};
 use super::{Agent, Call, Entry, Outcome, Reply, Run, TABLES, Throw, ThrowClass};
 use crate::channel::state::CHANNEL_OID;
 use crate::channel::{Caller, Incoming, printable};
@@ -92,11 +94,12 @@ pub fn dispatch(agent: &Arc<Agent>, incoming: Incoming) {
         return caller.respond(Err(not_implemented(&target.class)));
     };
     tracing::debug!("{}", target.class);
+    let timing = Timing::begin(agent, entry.class.to_owned());
     let call = call(agent, &caller, graph, Some(target));
     match entry.run {
-        Run::Inline(run) => finish(&caller, guarded(|| run(&call).into())),
-        Run::Blocking(run) => spawn(caller, move || run(&call).into()),
-        Run::Long(run) => spawn(caller, move || run(&call)),
+        Run::Inline(run) => finish(&caller, timing, guarded(|| run(&call).into())),
+        Run::Blocking(run) => spawn(caller, timing, move || run(&call).into()),
+        Run::Long(run) => spawn(caller, timing, move || run(&call)),
     }
 }
 
@@ -145,7 +148,8 @@ fn invoke(call: Call) {
         let text = format!("the agent exports no object {oid}, of which {method} was called");
         return caller.respond(Err(Throw::new(ThrowClass::IllegalState, text)));
     };
-    spawn(caller, move || {
+    let timing = Timing::begin(&call.agent, format!("{RPC_REQUEST}.{}", printable(&method)));
+    spawn(caller, timing, move || {
         let arguments = call.view().get("arguments").and_then(|array| match array {
             Some(array) => Ok(array.elements()?.collect()),
             None => Ok(Vec::new()),
@@ -157,20 +161,40 @@ fn invoke(call: Call) {
     });
 }
 
-fn spawn(caller: Arc<Caller>, run: impl FnOnce() -> Outcome + Send + 'static) {
+/// Counts a call when it is dropped: when the call has ended, answered or not.
+struct Timing {
+    statistics: Arc<Statistics>,
+    callable: String,
+    begun: Instant,
+}
+
+impl Timing {
+    fn begin(agent: &Agent, callable: String) -> Timing {
+        Timing { statistics: agent.statistics.clone(), callable, begun: Instant::now() }
+    }
+}
+
+impl Drop for Timing {
+    fn drop(&mut self) {
+        self.statistics.record(Tenant::Native, &self.callable, self.begun.elapsed());
+    }
+}
+
+fn spawn(caller: Arc<Caller>, timing: Timing, run: impl FnOnce() -> Outcome + Send + 'static) {
     tokio::task::spawn_blocking(move || {
         // It may have waited long for a thread. Java does not begin such calls either (`FutureTask.cancel`).
         let outcome = if caller.is_cancelled() { Outcome::Done(Err(Throw::interrupted())) } else { guarded(run) };
-        finish(&caller, outcome);
+        finish(&caller, timing, outcome);
     });
 }
 
-fn finish(caller: &Arc<Caller>, outcome: Outcome) {
+fn finish(caller: &Arc<Caller>, timing: Timing, outcome: Outcome) {
     match outcome {
         Outcome::Done(result) => respond(caller, result),
         Outcome::Later(future) => {
             let caller = caller.clone();
             tokio::spawn(async move {
+                let _timing = timing;
                 let closed = caller.link().closed();
                 let future = AssertUnwindSafe(future).catch_unwind();
                 tokio::select! {
@@ -201,7 +225,7 @@ fn bug(panic: &(dyn Any + Send)) -> Throw {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use bytes::Bytes;
 
@@ -210,6 +234,10 @@ mod tests {
     use crate::channel::{Channel, Link, Liveness};
     use crate::frame::Capability;
     use crate::object::{Limits, Loader};
+
+    fn timing() -> Timing {
+        Timing::begin(&Agent::new(None, None, None), String::new())
+    }
 
     fn request() -> (Arc<Link>, Arc<Caller>) {
         let (requests, incoming) = mpsc::channel();
@@ -242,7 +270,7 @@ mod tests {
         runtime.spawn_blocking(move || held.recv());
         let (link, caller) = request();
         let begun = Arc::new(AtomicBool::new(false));
-        spawn(caller, {
+        spawn(caller, timing(), {
             let begun = begun.clone();
             move || {
                 begun.store(true, Ordering::SeqCst);
@@ -260,7 +288,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _context = runtime.enter();
         let (link, caller) = request();
-        finish(&caller, Outcome::Later(Box::pin(async { panic!("an odd thing") })));
+        finish(&caller, timing(), Outcome::Later(Box::pin(async { panic!("an odd thing") })));
         assert!(exception(&link, &runtime).contains("a bug in this agent: an odd thing"));
     }
 }

@@ -1,6 +1,6 @@
 //! The channel against a controller that is slow, late, odd or hostile.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,9 @@ use bytes::Bytes;
 
 use super::command::{self, Answered, Command, StreamKind, StreamOp};
 use super::link::{Link, PipeReader};
-use super::state::{Channel, CloseReason, Event, Liveness, MAX_PENDING_IO, MAX_REQUESTS, MAX_WARNINGS, WARNING_PERIOD};
+use super::state::{
+    Channel, CloseReason, Event, Liveness, MAX_PENDING_IO, MAX_REQUESTS, MAX_WARNINGS, WARNING_PERIOD, WINDOW,
+};
 use super::{Caller, Throw};
 use crate::frame::Capability;
 use crate::object::{Graph, Limits, Loader, Node, NodeId, Value, sc};
@@ -302,4 +304,36 @@ fn a_bug_in_a_sink_fails_one_operation() {
     // The request waits for the write.
     link.receive(Instant::now(), request(1, 5));
     incoming.recv_timeout(Duration::from_secs(10)).unwrap().0.respond(Err(Throw::interrupted()));
+}
+
+#[test]
+fn writers_that_wait_are_counted() {
+    let (requests, incoming) = mpsc::channel();
+    let stalls = Arc::new(super::Stalls::default());
+    let dispatcher =
+        Box::new(move |incoming: super::Incoming| requests.send((incoming.caller, incoming.graph)).unwrap());
+    let link = Link::counting(channel(), dispatcher, stalls.clone());
+    let mut graph = Graph::with_loader(Loader::Receivers(0));
+    let stream = super::remote_output_stream(&mut graph, 5);
+    link.receive(Instant::now(), command::user_request(1, 0, LOADER, graph.encode_one(Some(stream)), ""));
+    let (caller, graph) = incoming.recv().unwrap();
+    let mut output = caller.output(graph.root().unwrap()).unwrap();
+    output.write_all(&vec![0; WINDOW / 2]).unwrap();
+    assert_eq!(stalls.count(), 0, "half a window is nothing to wait for");
+    let writer = std::thread::spawn(move || output.write_all(&vec![0; WINDOW]).unwrap());
+    while stalls.count() == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(stalls.time(), Duration::ZERO);
+    // What is queued is taken, and what was taken is acknowledged.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    while !writer.is_finished() {
+        let mut batch = Vec::new();
+        let transmit =
+            async { tokio::time::timeout(Duration::from_millis(10), link.transmit(WINDOW, &mut batch)).await };
+        let _ = runtime.block_on(transmit);
+        link.receive(Instant::now(), command::ack(StreamKind::Bytes, 5, WINDOW as i32));
+    }
+    writer.join().unwrap();
+    assert!(stalls.time() > Duration::ZERO);
 }

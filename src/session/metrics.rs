@@ -52,6 +52,19 @@ pub fn text(status: &Status) -> String {
         out.sample(name, &[("code", &code.to_string())], count);
     }
 
+    let name = "jenkins_agent_call_duration_seconds";
+    out.metric(
+        name,
+        "summary",
+        "Calls of the controller's by callable and by who executed them, and how long they took.",
+    );
+    for (tenant, callable, calls) in status.calls.snapshot() {
+        let tenant = tenant.to_string();
+        let labels = [("callable", callable.as_str()), ("tenant", &tenant)];
+        out.sample(&format!("{name}_sum"), &labels, calls.total.as_secs_f64());
+        out.sample(&format!("{name}_count"), &labels, calls.count);
+    }
+
     for (name, help, value) in [
         ("received", "Bytes of the controller's commands, before framing and TLS.", &status.received),
         ("sent", "Bytes of the agent's commands, before framing and TLS.", &status.sent),
@@ -80,7 +93,10 @@ pub fn text(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::callables::statistics::Tenant;
 
     #[test]
     fn labels_are_escaped() {
@@ -93,6 +109,7 @@ mod tests {
     fn every_sample_belongs_to_a_metric_and_every_metric_is_described_once() {
         let status = Status::new(None);
         status.connected("WebSocket");
+        status.calls.record(Tenant::Native, "a.B", Duration::from_millis(1500));
         let text = text(&status);
         let mut current = "";
         let mut seen = std::collections::HashSet::new();
@@ -110,6 +127,8 @@ mod tests {
         for name in ["jenkins_agent_connected", "process_resident_memory_bytes", "process_start_time_seconds"] {
             assert!(seen.contains(name), "{name}");
         }
+        let labels = "{callable=\"a.B\",tenant=\"native\"}";
+        assert!(text.contains(&format!("\njenkins_agent_call_duration_seconds_sum{labels} 1.5\n")), "{text}");
         assert!(text.contains("\njenkins_agent_reconnects_total 0\n"));
     }
 }

@@ -12,6 +12,9 @@ use super::status::Phase;
 /// Most characters of a status line.
 const MAX_STATUS: usize = 500;
 
+/// How long a manager whose queue is full may hold up a message, and the agent with it.
+const SEND_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// The way to a service manager.
 #[derive(Debug)]
 pub struct Notifier {
@@ -36,8 +39,7 @@ impl Notifier {
             _ => return Err(io::Error::other(format!("{} is no address that is understood", address.display()))),
         };
         let socket = UnixDatagram::unbound()?;
-        // A manager that does not read must not hold up the agent.
-        socket.set_nonblocking(true)?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         let number = |name: &str| variable(name).and_then(|value| value.to_str()?.parse::<u64>().ok());
         let own = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|&micros| own && micros > 0);

@@ -132,6 +132,7 @@ async fn live(
         let version = connector.controller_version.clone();
         let mut agent = Agent::new(config.work_dir.path.clone(), Some(protocol), version);
         agent.unfinished = unfinished.clone();
+        agent.statistics = watch.status.calls.clone();
         let agent = Arc::new(agent);
         let reason = serve(connection, &agent, Liveness::default(), &watch.status, &mut stop).await;
         tracing::info!(target: milestones::TARGET, "{reason}");

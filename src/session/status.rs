@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::notify::Notifier;
 use super::serve::KEEP_ALIVE;
+use crate::callables::statistics::Statistics;
 use crate::channel::Stalls;
 use crate::transport::{ConnectError, ExitCode};
 
@@ -52,6 +53,8 @@ pub struct Status {
     pub sent: AtomicU64,
     /// What writers had to wait for.
     pub stalls: Arc<Stalls>,
+    /// What the controller called.
+    pub calls: Arc<Statistics>,
     connections: AtomicU64,
     failures: Mutex<BTreeMap<u8, u64>>,
 }
@@ -67,6 +70,7 @@ impl Status {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             stalls: Arc::default(),
+            calls: Arc::default(),
             connections: AtomicU64::new(0),
             failures: Mutex::default(),
         }
