@@ -15,6 +15,17 @@ pub const ENTRIES: &[Entry] = &[
     core("hudson.slaves.SlaveComputer$ListFullEnvironment", Run::Inline(full_environment)),
     core("hudson.model.Computer$ListPossibleNames", Run::Blocking(possible_names)),
     core("hudson.model.Computer$GetFallbackName", Run::Inline(fallback_name)),
+    // Of each freestyle build, whether it injects variables or not.
+    Entry {
+        class: "org.jenkinsci.plugins.envinject.service.EnvInjectActionSetter$MapEnvInjectExceptionMasterToSlaveCallable",
+        owner: "envinject",
+        run: Run::Inline(full_environment),
+    },
+    Entry {
+        class: "org.jenkinsci.plugins.envinject.service.EnvInjectMasterEnvVarsRetriever",
+        owner: "envinject",
+        run: Run::Inline(env_vars),
+    },
 ];
 
 fn env_vars(call: &Call) -> Result<Reply, Throw> {

@@ -97,7 +97,7 @@ mod tests {
 
     #[tokio::test]
     async fn callables_without_fields_have_answers_of_their_type() {
-        let support = "com.cloudbees.jenkins.support";
+        let (support, envinject) = ("com.cloudbees.jenkins.support", "org.jenkinsci.plugins.envinject.service");
         for (class, expected) in [
             ("hudson.slaves.SlaveComputer$CommunicationProtocol".to_owned(), Ok("java.lang.String")),
             ("hudson.slaves.SlaveComputer$SlaveLogFetcher".to_owned(), Ok("java.util.ArrayList")),
@@ -113,6 +113,11 @@ mod tests {
             ("hudson.util.RemotingDiagnostics$GetHeapDump".to_owned(), Err("java.io.IOException")),
             ("hudson.util.RemotingDiagnostics$Script".to_owned(), Err("java.lang.UnsupportedOperationException")),
             ("hudson.remoting.PreloadJarTask2".to_owned(), Ok("java.lang.Boolean")),
+            (format!("{envinject}.EnvInjectMasterEnvVarsRetriever"), Ok("hudson.EnvVars")),
+            (
+                format!("{envinject}.EnvInjectActionSetter$MapEnvInjectExceptionMasterToSlaveCallable"),
+                Ok("java.util.TreeMap"),
+            ),
             (format!("{support}.SupportPlugin$LogFetcher"), Ok("java.util.ArrayList")),
             (format!("{support}.impl.AboutJenkins$GetJavaInfo"), Ok("java.lang.String")),
             (format!("{support}.impl.FileDescriptorLimit$GetUlimit"), Ok("java.lang.String")),
