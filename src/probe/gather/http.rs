@@ -122,11 +122,11 @@ impl Route<'_> {
     ) -> Result<Response, Failure> {
         let limit = limit.min(self.clock.left());
         let (stream, socket) = self.open(url).await?;
-        let via = (!url.tls && !self.tunnel).then(|| self.dialer.proxies.decide(url.scheme(), &url.host, url.port)).and_then(|decision| {
-                match decision {
-                    Decision::Via { proxy, .. } => Some(proxy),
-                    Decision::Direct { .. } => None,
-                }
+        let via = (!url.tls && !self.tunnel)
+            .then(|| self.dialer.proxies.decide(url.scheme(), &url.host, url.port))
+            .and_then(|decision| match decision {
+                Decision::Via { proxy, .. } => Some(proxy),
+                Decision::Direct { .. } => None,
             });
         let target = if via.is_some() { url.to_string() } else { url.path.clone() };
         let authority = url.authority();
@@ -370,7 +370,8 @@ async fn elsewhere(route: &Route<'_>) -> Vec<Exchange> {
     paths.truncate(6);
     let urls: Vec<ControllerUrl> =
         paths.iter().map(|path| ControllerUrl { path: format!("{path}login"), ..route.url.clone() }).collect();
-    let asked = urls.iter().map(|url| async { route.get(url, &[], GLANCE, |_| false).await.0 });
+    let root = ControllerUrl { path: "/".to_owned(), ..route.url.clone() };
+    let asked = std::iter::once(&root).chain(&urls).map(|url| async { route.get(url, &[], GLANCE, |_| false).await.0 });
     join_all(asked).await
 }
 
