@@ -25,6 +25,8 @@ use crate::scenario::{self, Answer, Jenkins, PlainOnTls};
 const ANSWERED: &str = "an answer in Jenkins' place";
 /// What is expected where headers are taken away.
 const STRIPPED: &str = "a header that was taken away";
+/// `X-Jenkins-Session`: one for each start of a controller.
+const SESSION: &str = "8a4f1c22";
 const CUT: &str = "a connection cut for being idle";
 
 pub struct Front {
@@ -143,6 +145,13 @@ impl Front {
                     self.settings.context_path
                 );
                 jenkins(http::html(403, page))
+            }
+            // Shows to everyone what of a request has arrived.
+            "/whoAmI/" => jenkins(http::html(200, who_am_i(&head))),
+            "/wsagents" if self.settings.web_sockets => {
+                let mut answer = http::html(302, "");
+                answer.headers.insert("Location".to_owned(), format!("{}/wsagents/", self.settings.context_path));
+                answer
             }
             "/wsagents/" if self.settings.web_sockets => return self.web_socket(stream, head).await,
             "/cli/ws" if self.settings.web_sockets => return self.cli(stream, head).await,
@@ -284,10 +293,12 @@ impl Front {
     }
 
     async fn hello(&self, mut stream: TcpStream, head: &[u8]) -> io::Result<()> {
+        // Another controller's process has another session.
+        let session = if self.settings.true_identity { SESSION } else { "1b7d03e9" };
         let answer = if head.starts_with(b"GET / ") {
             format!(
                 "HTTP/1.0 200 OK\r\nContent-Type: text/plain;charset=UTF-8\r\nX-Content-Type-Options: nosniff\r\n\r\n\
-                 Jenkins-Agent-Protocols: {}\r\nJenkins-Version: {VERSION}\r\nJenkins-Session: 8a4f1c22\r\n\
+                 Jenkins-Agent-Protocols: {}\r\nJenkins-Version: {VERSION}\r\nJenkins-Session: {session}\r\n\
                  Client: {}\r\nServer: {}\r\nRemoting-Minimum-Version: {}\r\n",
                 self.settings.protocols,
                 stream.peer_addr()?.ip().to_canonical(),
@@ -315,7 +326,7 @@ fn no_upgrade() -> Answer {
 }
 
 fn jenkins(mut answer: Answer) -> Answer {
-    for (name, value) in [("X-Jenkins", VERSION), ("X-Hudson", "1.395"), ("X-Jenkins-Session", "8a4f1c22")] {
+    for (name, value) in [("X-Jenkins", VERSION), ("X-Hudson", "1.395"), ("X-Jenkins-Session", SESSION)] {
         answer.headers.insert(name.to_owned(), value.to_owned());
     }
     answer
@@ -329,6 +340,19 @@ fn not_found(path: &str) -> Answer {
          <tr><th>MESSAGE:</th><td>Not Found</td></tr>\n</table>\n<hr>Powered by Jetty:// 9.4.41<hr/>\n</body></html>"
     );
     http::html(404, page)
+}
+
+/// `WhoAmI/index.jelly`.
+fn who_am_i(head: &Head) -> String {
+    let rows: String = head
+        .headers
+        .iter()
+        .map(|(name, value)| format!("<tr><td rowspan=\"1\">{name}</td><td>{value}</td></tr>"))
+        .collect();
+    format!(
+        "<html><body><h1>Who Am I?</h1><table><tr><td>Name:</td><td>anonymous</td></tr></table>\
+         <h2>Request Headers</h2><table>{rows}</table></body></html>"
+    )
 }
 
 /// As large as the real one: it does not fit into one packet.
