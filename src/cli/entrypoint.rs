@@ -48,6 +48,8 @@ pub struct Invocation<'a> {
 pub enum Action {
     /// Be an agent.
     Run(Box<Config>),
+    /// Look for what keeps the agent from connecting.
+    Probe(Box<Config>),
     /// Replace the process by this command.
     Exec(String),
     /// `demo`, with its arguments.
@@ -96,7 +98,8 @@ pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
     };
     let mut config = options::resolve(from_environment?, command_line, context, read_file)?;
     config.notes.extend(notes);
-    Ok(Action::Run(Box::new(config)))
+    let config = Box::new(config);
+    Ok(if config.probe.is_some() { Action::Probe(config) } else { Action::Run(config) })
 }
 
 fn is_entrypoint(program: &str) -> bool {

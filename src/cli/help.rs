@@ -26,6 +26,8 @@ A Jenkins inbound agent without a JVM; takes what java -jar agent.jar and the je
         The same without HTTP.
   agent
         Speak over stdin and stdout, for launchers that start the agent themselves (SSH, command).
+  agent --probe -url https://jenkins.example.org/
+        Say why the controller can't be reached, with the options and environment of a start.
   agent demo
         Run a small build against a controller inside this process.
   agent decode FILE...
@@ -40,6 +42,7 @@ const CHAPTERS: &[(Group, &str)] = &[
     (Group::Network, "Trust and network"),
     (Group::Lifetime, "Lifetime"),
     (Group::Files, "Directories and log"),
+    (Group::Diagnosis, "When it does not connect"),
     (Group::Program, "Program"),
     (Group::Deprecated, "Deprecated, or without effect here"),
 ];
@@ -55,7 +58,7 @@ pub fn text(exit_codes: &[(u8, &str)]) -> String {
                 let _ = write!(names, ", -{other}");
             }
             if let Some(value) = row.value {
-                let _ = write!(names, " {value}");
+                let _ = if row.optional { write!(names, "[={value}]") } else { write!(names, " {value}") };
             }
             let _ = writeln!(out, "  {names}");
             wrap(&mut out, row.no_effect.map_or(row.help.to_owned(), |why| format!("No effect: {why}.")).as_str());
@@ -104,7 +107,7 @@ mod tests {
         for row in OPTIONS {
             let start = format!("  {}", row.spelling());
             let lines = text.lines().filter(|line| {
-                line.strip_prefix(&start).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ',']))
+                line.strip_prefix(&start).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ',', '[']))
             });
             assert_eq!(lines.count(), 1, "{}", row.spelling());
             for name in row.names {

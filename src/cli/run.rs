@@ -12,6 +12,7 @@ use super::logging::{self, RotatingFile};
 use super::{Config, help, workdir};
 use crate::REMOTING_VERSION;
 use crate::decode::DecodeCommandError;
+use crate::probe::print::{self, Format};
 use crate::session::config::Transport;
 use crate::session::last_words::{self, last_words};
 use crate::session::milestones;
@@ -51,19 +52,21 @@ pub fn main() -> ExitCode {
             usage(&error.to_string())
         }
         Ok(Action::Run(config)) => agent(*config),
+        Ok(Action::Probe(config)) => probe(&config),
         Ok(Action::Exec(command)) => exec(&command),
         Ok(Action::Demo(arguments)) => ExitCode::from(crate::demo::run(&arguments)),
         Ok(Action::Decode(arguments)) => decode(&arguments),
-        Ok(Action::Help) => print(&help()),
-        Ok(Action::Version { own: false }) => print(&format!("{REMOTING_VERSION}\n")),
+        Ok(Action::Help) => say(&help()),
+        Ok(Action::Version { own: false }) => say(&format!("{REMOTING_VERSION}\n")),
         Ok(Action::Version { own: true }) => {
-            print(&format!("agent {} (remoting {REMOTING_VERSION})\n", env!("CARGO_PKG_VERSION")))
+            say(&format!("agent {} (remoting {REMOTING_VERSION})\n", env!("CARGO_PKG_VERSION")))
         }
     }
 }
 
 fn help() -> String {
-    let codes: Vec<_> = ConnectCode::ALL.iter().map(|(code, what)| (code.code(), *what)).collect();
+    let codes = ConnectCode::ALL.iter().map(|(code, what)| (code.code(), *what));
+    let codes: Vec<_> = codes.chain(crate::probe::catalog::exit_codes()).collect();
     help::text(&codes)
 }
 
@@ -81,7 +84,7 @@ fn usage(message: &str) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-fn print(text: &str) -> ExitCode {
+fn say(text: &str) -> ExitCode {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -153,6 +156,33 @@ fn start(config: &Config) -> Result<(), String> {
     }
     milestones::using_remoting_version(REMOTING_VERSION);
     Ok(())
+}
+
+/// Prints the report, and nothing else to standard output.
+fn probe(config: &Config) -> ExitCode {
+    hide();
+    let report = match crate::session::probe(config) {
+        Ok(report) => report,
+        Err(error) => {
+            let message = format!("{error}. {}", error.next_step());
+            if config.in_pod {
+                last_words(Path::new(last_words::TERMINATION_LOG), &message);
+            }
+            let _ = writeln!(std::io::stderr(), "{message}");
+            return ExitCode::from(error.exit_code().code());
+        }
+    };
+    if config.in_pod {
+        last_words(Path::new(last_words::TERMINATION_LOG), &print::short::print(&report));
+    }
+    let text = match config.probe.as_ref().map_or(Format::Table, |settings| settings.format) {
+        Format::Table => print::table::print(&report, logging::colours(std::io::stdout().is_terminal())),
+        Format::Short => print::short::print(&report),
+        Format::Json => print::json::print(&report),
+    };
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    ExitCode::from(report.verdict.exit_code)
 }
 
 fn run_session(config: Config) -> ExitCode {

@@ -7,11 +7,13 @@ pub mod duration;
 pub mod jnlp;
 pub mod last_words;
 pub mod milestones;
+mod probe;
 mod retry;
 mod run;
 mod serve;
 #[cfg(test)]
 mod testing;
 
+pub use probe::probe;
 pub use run::{Served, run};
 pub use serve::serve;
