@@ -2,7 +2,7 @@
 //! what Jenkins' web server, its listener for agents, and a reverse proxy would say and do.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use crate::hits::Hits;
 use crate::http::{self, Head, Stream};
 use crate::scenario::{self, Answer, Jenkins, PlainOnTls};
 
+/// Where it listens.
+const ADDRESSES: [&str; 4] = ["10.2.0.2", "10.2.0.3", "10.2.0.4", "2001:db8:2::2"];
 /// What is expected where answers are given in Jenkins' place.
 const ANSWERED: &str = "an answer in Jenkins' place";
 /// What is expected where headers are taken away.
@@ -55,11 +57,14 @@ impl Front {
         }
         let tls = settings.tls.map(certificates::acceptor).transpose()?;
         let front = Arc::new(Front { settings, controller, tls, hits });
-        let web = listen(front.settings.http_port).await?;
-        tokio::spawn(accept(web, front.clone(), |front, stream| async move { front.web(stream).await }));
-        if front.settings.agent_port != 0 {
-            let agents = listen(front.settings.agent_port).await?;
-            tokio::spawn(accept(agents, front.clone(), |front, stream| async move { front.agents(stream).await }));
+        for address in ADDRESSES {
+            let address: IpAddr = address.parse().map_err(io::Error::other)?;
+            let web = TcpListener::bind((address, front.settings.http_port)).await?;
+            tokio::spawn(accept(web, front.clone(), |front, stream| async move { front.web(stream).await }));
+            if front.settings.agent_port != 0 {
+                let agents = TcpListener::bind((address, front.settings.agent_port)).await?;
+                tokio::spawn(accept(agents, front.clone(), |front, stream| async move { front.agents(stream).await }));
+            }
         }
         Ok(front)
     }
@@ -362,10 +367,6 @@ fn login() -> String {
         "<!DOCTYPE html><html><head><title>Sign in [Jenkins]</title><style>\n{style}</style></head>\n\
          <body><form action=\"j_spring_security_check\" method=\"post\">Welcome to Jenkins!</form></body></html>\n"
     )
-}
-
-async fn listen(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await
 }
 
 async fn accept<F: Future<Output = io::Result<()>> + Send + 'static>(

@@ -285,6 +285,9 @@ pub struct Expect {
     /// Words that the verdict's sentence, or what was seen, must hold.
     #[serde(default)]
     pub words: Vec<String>,
+    /// Whether it can't be helped that the controller's log gets a line.
+    #[serde(default)]
+    pub leaves_a_line: bool,
     /// How long the probe may take, in seconds.
     #[serde(default = "deadline")]
     pub deadline: f64,

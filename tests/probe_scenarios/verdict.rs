@@ -21,7 +21,9 @@ struct Verdict {
     id: String,
     exit_code: i32,
     sentence: String,
+    #[serde(default)]
     next_step: String,
+    #[serde(default)]
     docs: String,
 }
 
@@ -78,7 +80,7 @@ pub fn of_the_probe(scenario: &Scenario) -> Result<(), String> {
     let missed = stage.missed().map_err(|error| error.to_string())?;
     complaints.unless(missed.is_empty(), || format!("staged and never met: {}", missed.join("; ")));
     let offences = stage.hits.offences();
-    complaints.unless(offences.is_empty(), || offences.join("; "));
+    complaints.unless(offences.is_empty() || scenario.expect.leaves_a_line, || offences.join("; "));
     if !flags.contains(&"--probe-auth") {
         let attempts = stage.front.as_ref().map(|front| front.attempts()).unwrap_or_default();
         complaints.unless(attempts.is_empty(), || format!("it showed the secret: {attempts:?}"));
