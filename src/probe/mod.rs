@@ -23,6 +23,7 @@ pub mod catalog;
 pub mod certificate;
 pub mod check;
 mod command;
+pub mod compare;
 pub mod dns;
 mod evaluate;
 pub mod facts;
