@@ -18,7 +18,7 @@ const PREFIX: &str = "probe-test";
 /// Three namespaces, which are gone when this is dropped.
 pub struct Network {
     pub agent: String,
-    router: String,
+    pub router: String,
     pub controller: String,
 }
 
@@ -78,11 +78,14 @@ impl Network {
         Ok(network)
     }
 
-    /// Files that programs started with `ip netns exec` see in `/etc`.
+    /// Files that programs started with `ip netns exec` at the agent's place or on the router see in `/etc`.
     pub fn etc(&self, file: &str, content: &str) -> io::Result<()> {
-        let directory = etc(&self.agent);
-        fs::create_dir_all(&directory)?;
-        fs::write(directory.join(file), content)
+        for name in [&self.agent, &self.router] {
+            let directory = etc(name);
+            fs::create_dir_all(&directory)?;
+            fs::write(directory.join(file), content)?;
+        }
+        Ok(())
     }
 
     /// What an attempt to connect from the agent's place meets.

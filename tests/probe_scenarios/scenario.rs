@@ -213,15 +213,12 @@ pub struct Proxy {
     pub refuses: Option<Answer>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The API server at 10.2.0.43; the agent is the pod `pod-1` in the namespace `ci`, and the router is its node.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Kubernetes {
     /// JSON by path, as the API server gives it. Everything else is 404.
-    #[serde(default)]
     pub api: BTreeMap<String, String>,
-    /// The files' `namespace`.
-    #[serde(default)]
-    pub namespace: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -291,9 +288,20 @@ pub struct Expect {
     /// How long the probe may take, in seconds.
     #[serde(default = "deadline")]
     pub deadline: f64,
+    /// What the same probe says on the node's own network, and what both together come to.
+    pub compared: Option<Compared>,
     /// What a normal start with `-noReconnect` makes of it.
     #[serde(default)]
     pub start: Start,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compared {
+    /// The verdict of the probe on the node's network.
+    pub host: String,
+    /// The verdict of `agent probe-compare`.
+    pub verdict: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

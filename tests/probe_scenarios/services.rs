@@ -100,36 +100,37 @@ async fn proxy(mut stream: TcpStream, proxy: &Proxy) -> io::Result<()> {
 pub async fn api_server(settings: &Kubernetes) -> io::Result<()> {
     let listener = TcpListener::bind((API_SERVER, 443)).await?;
     let tls = certificates::api_server(API_SERVER)?;
-    let objects: Arc<BTreeMap<String, String>> = Arc::new(settings.api.clone());
+    let objects = Arc::new(settings.api.clone());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (tls, objects) = (tls.clone(), objects.clone());
             tokio::spawn(async move {
                 let mut stream = tls.accept(stream).await?;
-                let Some(head) = Head::read(&mut stream).await? else { return Ok(()) };
-                let json = |status, body: &str| {
-                    let mut answer = http::text(status, body);
-                    answer.headers.insert("Content-Type".to_owned(), "application/json".to_owned());
-                    answer
-                };
-                let answer = match objects.get(head.path()) {
-                    _ if head.path() == "/version" => json(200, r#"{"major":"1","minor":"32","gitVersion":"v1.32.0"}"#),
-                    _ if head.path() == "/healthz" || head.path() == "/livez" || head.path() == "/readyz" => {
-                        json(200, "ok")
-                    }
-                    _ if head.header("Authorization") != Some("Bearer the-pods-token") => json(
-                        401,
-                        r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Unauthorized","code":401}"#,
-                    ),
-                    Some(body) => json(200, body),
-                    None => json(
-                        404,
-                        r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}"#,
-                    ),
-                };
-                http::answer(&mut stream, &answer, &[]).await
+                while let Some(head) = Head::read(&mut stream).await? {
+                    let (status, body) = api(&head, &objects);
+                    let length = body.len();
+                    let answer = format!(
+                        "HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+                    );
+                    stream.write_all(answer.as_bytes()).await?;
+                    stream.flush().await?;
+                }
+                io::Result::Ok(())
             });
         }
     });
     Ok(())
+}
+
+fn api<'a>(head: &Head, objects: &'a BTreeMap<String, String>) -> (u16, &'a str) {
+    if head.path() == "/version" {
+        return (200, r#"{"major": "1", "minor": "32", "gitVersion": "v1.32.0"}"#);
+    }
+    if head.header("Authorization") != Some("Bearer the-pods-token") {
+        return (401, r#"{"kind": "Status", "reason": "Unauthorized"}"#);
+    }
+    match objects.get(head.path()) {
+        Some(body) => (200, body),
+        None => (404, r#"{"kind": "Status", "reason": "NotFound"}"#),
+    }
 }

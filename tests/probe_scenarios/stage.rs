@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -115,6 +115,15 @@ impl Stage {
 
     /// Runs the agent to its end.
     pub fn run(&self, scenario: &Scenario, more: &[&str]) -> io::Result<Run> {
+        self.run_in(&self.network.agent, scenario, more)
+    }
+
+    /// The same on the router, which is the node of a pod.
+    pub fn run_on_node(&self, scenario: &Scenario, more: &[&str]) -> io::Result<Run> {
+        self.run_in(&self.network.router, scenario, more)
+    }
+
+    fn run_in(&self, namespace: &str, scenario: &Scenario, more: &[&str]) -> io::Result<Run> {
         let root = tempfile::tempdir()?;
         let path = |name: &str| root.path().join(name);
         fs::create_dir(path("work"))?;
@@ -128,17 +137,25 @@ impl Stage {
             ("HOME".to_owned(), path("work").display().to_string()),
             ("JENKINS_SECRET".to_owned(), scenario.agent.secret.clone()),
         ]);
-        if let Some(kubernetes) = &scenario.kubernetes {
-            service_account(&path("serviceaccount"), kubernetes)?;
-            environment.insert("KUBERNETES_SERVICE_HOST".to_owned(), services::API_SERVER.to_owned());
-            environment.insert("KUBERNETES_SERVICE_PORT".to_owned(), "443".to_owned());
-            environment.insert("HOSTNAME".to_owned(), scenario::node());
+        if scenario.kubernetes.is_some() {
+            service_account(&path("serviceaccount"))?;
+            // Both pods of `agent probe-pod` are told their address and their node's.
+            let address = if namespace == self.network.agent { "10.1.0.2" } else { "10.1.0.1" };
+            let variables = [
+                ("KUBERNETES_SERVICE_HOST", services::API_SERVER),
+                ("KUBERNETES_SERVICE_PORT", "443"),
+                ("POD_NAMESPACE", "ci"),
+                ("POD_IP", address),
+                ("HOST_IP", "10.1.0.1"),
+                ("NODE_NAME", "node-1"),
+            ];
+            environment.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
         let ca = path("ca.pem").display().to_string();
         let fill = |text: &String| text.replace("{ca}", &ca).replace("{secret}", &scenario::secret());
         environment.extend(scenario.agent.environment.iter().map(|(name, value)| (name.clone(), fill(value))));
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.network.agent, "sh", "-c", ENTER, "sh"]).arg(root.path());
+        command.args(["netns", "exec", namespace, "sh", "-c", ENTER, "sh"]).arg(root.path());
         command.arg(env!("CARGO_BIN_EXE_agent"));
         command.args(scenario.agent.arguments.iter().map(fill));
         command.args(["-name", &scenario.agent.name, "-workDir"]).arg(path("work")).args(more);
@@ -206,11 +223,11 @@ impl Cast {
 }
 
 /// What a pod finds of its service account.
-fn service_account(at: &PathBuf, settings: &Kubernetes) -> io::Result<()> {
+fn service_account(at: &Path) -> io::Result<()> {
     fs::create_dir(at)?;
     fs::write(at.join("token"), "the-pods-token")?;
     fs::write(at.join("ca.crt"), certificates::ca())?;
-    fs::write(at.join("namespace"), settings.namespace.as_deref().unwrap_or("ci"))
+    fs::write(at.join("namespace"), "ci")
 }
 
 fn drain(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
 
 use serde::Deserialize;
 
@@ -124,7 +126,43 @@ pub fn of_the_probe(scenario: &Scenario) -> Result<(), String> {
         complaints.unless(known, || format!("{}: an outcome {:?}", check.id, check.outcome));
         complaints.unless(check.outcome != "no" || check.cause.is_some(), || format!("{}: no cause", check.id));
     }
-    complaints.result(&[&run])
+    let Some(compared) = &expect.compared else { return complaints.result(&[&run]) };
+    let host = stage.run_on_node(scenario, &flags).map_err(|error| error.to_string())?;
+    let together = compare(&run, &host).map_err(|error| error.to_string())?;
+    for (run, id) in [(&host, &compared.host), (&together, &compared.verdict)] {
+        match serde_json::from_str::<Comparison>(&run.stdout) {
+            Ok(report) => complaints.unless(report.verdict.id == *id, || {
+                format!("compared: the verdict is {}, not {id}", report.verdict.id)
+            }),
+            Err(error) => complaints.0.push(format!("compared: no report: {error}")),
+        }
+    }
+    complaints.result(&[&run, &host, &together])
+}
+
+#[derive(Debug, Deserialize)]
+struct Comparison {
+    verdict: Verdict,
+}
+
+/// `agent probe-compare` of two reports.
+fn compare(pod: &Run, host: &Run) -> std::io::Result<Run> {
+    let directory = tempfile::tempdir()?;
+    let files = [("pod", pod), ("host", host)].map(|(name, run)| (directory.path().join(name), run));
+    for (file, run) in &files {
+        std::fs::write(file, &run.stdout)?;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_agent"));
+    let begun = Instant::now();
+    let output = command.args(["probe-compare", "--json"]).args(files.map(|(file, _)| file)).output()?;
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Run {
+        code: output.status.code(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+        elapsed: begun.elapsed(),
+        last_words: String::new(),
+    })
 }
 
 /// A normal start that fails: its log tells what the probe tells, and so do the pod's last words.

@@ -122,11 +122,11 @@ impl Route<'_> {
     ) -> Result<Response, Failure> {
         let limit = limit.min(self.clock.left());
         let (stream, socket) = self.open(url).await?;
-        let via = (!url.tls && !self.tunnel).then(|| self.dialer.proxies.decide(url.scheme(), &url.host, url.port)).and_then(|decision| {
-                match decision {
-                    Decision::Via { proxy, .. } => Some(proxy),
-                    Decision::Direct { .. } => None,
-                }
+        let via = (!url.tls && !self.tunnel)
+            .then(|| self.dialer.proxies.decide(url.scheme(), &url.host, url.port))
+            .and_then(|decision| match decision {
+                Decision::Via { proxy, .. } => Some(proxy),
+                Decision::Direct { .. } => None,
             });
         let target = if via.is_some() { url.to_string() } else { url.path.clone() };
         let authority = url.authority();

@@ -40,7 +40,8 @@ pub(super) async fn gather(route: &Route<'_>, target: &Target) -> Websocket {
 /// where there is no such table.
 fn arrived(page: &str) -> Option<Vec<String>> {
     let cells = page.split("<td rowspan=").skip(1);
-    let names = cells.filter_map(|cell| Some(cell.split_once('>')?.1.split_once("</td>")?.0.trim().to_ascii_lowercase()));
+    let names =
+        cells.filter_map(|cell| Some(cell.split_once('>')?.1.split_once("</td>")?.0.trim().to_ascii_lowercase()));
     let names: Vec<String> = names.filter(|name| !name.is_empty() && name.len() < 100).take(100).collect();
     // Every request has this one.
     names.iter().any(|name| name == "host").then_some(names)
