@@ -1,7 +1,8 @@
 //! The probe against faults that are staged in network namespaces: one test for each file in `tests/scenarios`, and one
 //! for a normal start that meets the same fault.
 //!
-//! Needs root, `ip` and `nft`; is skipped where there is no making of namespaces. `SHOW=1` prints what the agent said.
+//! Needs root, `ip` and `nft`; is skipped where there is no making of namespaces. With `SHOW=table`
+//! (or `short`, or `json`) in the environment it also prints what the probe says in that form.
 
 mod certificates;
 mod dns;

@@ -65,9 +65,6 @@ impl Complaints {
 
     fn result(self, runs: &[&Run]) -> Result<(), String> {
         let said: String = runs.iter().map(|run| format!("\n{}{}", run.stdout, run.stderr)).collect();
-        if std::env::var_os("SHOW").is_some() {
-            eprintln!("{said}");
-        }
         if self.0.is_empty() { Ok(()) } else { Err(format!("{}\n{said}", self.0.join("\n"))) }
     }
 }
@@ -78,6 +75,12 @@ pub fn of_the_probe(scenario: &Scenario) -> Result<(), String> {
     let flags: Vec<_> =
         std::iter::once("--probe=json").chain(scenario.agent.probe_arguments.iter().map(String::as_str)).collect();
     let run = stage.run(scenario, &flags).map_err(|error| error.to_string())?;
+    if let Some(format) = std::env::var_os("SHOW") {
+        let format = format!("--probe={}", format.display());
+        let flags: Vec<_> = std::iter::once(format.as_str()).chain(flags[1..].iter().copied()).collect();
+        let run = stage.run(scenario, &flags).map_err(|error| error.to_string())?;
+        eprintln!("{}{}exit code {:?}", run.stdout, run.stderr, run.code);
+    }
     let mut complaints = Complaints::default();
     let missed = stage.missed().map_err(|error| error.to_string())?;
     complaints.unless(missed.is_empty(), || format!("staged and never met: {}", missed.join("; ")));
