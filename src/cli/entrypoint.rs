@@ -56,6 +56,10 @@ pub enum Action {
     Demo(Vec<String>),
     /// `decode`, with its arguments.
     Decode(Vec<String>),
+    /// `probe-listen`, with its arguments.
+    ProbeListen(Vec<String>),
+    /// `probe-compare`, with its arguments.
+    ProbeCompare(Vec<String>),
     /// Print the help.
     Help,
     /// Print the remoting version, and this agent's own if `own`.
@@ -74,6 +78,8 @@ pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
     match arguments {
         [command, rest @ ..] if command == "demo" => return Ok(Action::Demo(rest.to_vec())),
         [command, rest @ ..] if command == "decode" => return Ok(Action::Decode(rest.to_vec())),
+        [command, rest @ ..] if command == "probe-listen" => return Ok(Action::ProbeListen(rest.to_vec())),
+        [command, rest @ ..] if command == "probe-compare" => return Ok(Action::ProbeCompare(rest.to_vec())),
         [command] if command == "help" => return Ok(Action::Help),
         [command] if is_entrypoint(program) && !command.starts_with(['-', '@']) => {
             return Ok(Action::Exec(command.clone()));

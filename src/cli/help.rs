@@ -28,6 +28,10 @@ A Jenkins inbound agent without a JVM; takes what java -jar agent.jar and the je
         Speak over stdin and stdout, for launchers that start the agent themselves (SSH, command).
   agent --probe -url https://jenkins.example.org/
         Say why the controller can't be reached, with the options and environment of a start.
+  agent probe-listen PORT
+        Show who arrives at a port, from which address: the other side of a probe.
+  agent probe-compare POD.json HOST.json
+        Compare two probes of one node, with the pod network and with the host's.
   agent demo
         Run a small build against a controller inside this process.
   agent decode FILE...

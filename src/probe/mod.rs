@@ -22,11 +22,14 @@
 pub mod catalog;
 pub mod certificate;
 pub mod check;
+mod command;
+pub mod compare;
 pub mod dns;
 mod evaluate;
 pub mod facts;
 mod gather;
 pub mod kubernetes;
+pub mod listen;
 pub mod print;
 pub mod system;
 pub mod time;

@@ -1,33 +1,18 @@
 //! What a pod can say beyond a host: the cluster's API server, its DNS, its node, and the ranges of addresses.
+//!
+//! [`gather`] observes [`facts`], [`evaluate`] and [`judge`] read them. The cluster is only ever read, and what the
+//! service account may not read is unknown, never wrong.
 
-use std::time::Duration;
+mod api;
+pub mod cidr;
+mod evaluate;
+pub mod facts;
+mod gather;
+pub mod objects;
+#[cfg(test)]
+mod tests;
+pub mod yaml;
 
-use serde::{Deserialize, Serialize};
-
-use super::Target;
-use super::check::{Check, Verdict};
-use super::facts::Facts;
-
-/// What was observed of the cluster. Part of [`Facts`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct KubernetesFacts {}
-
-/// Looks around in the cluster, at the same time as everything else is done. `None` where this is no pod.
-pub async fn gather(_target: &Target, _within: Duration) -> Option<KubernetesFacts> {
-    None
-}
-
-/// What the facts of the cluster mean, beside all other facts. Pure.
-pub fn evaluate(_facts: &Facts) -> Vec<Check> {
-    Vec::new()
-}
-
-/// Confirms or replaces the verdict that the other checks came to. Pure; `checks` holds all of them, those of
-/// [`evaluate`] included.
-///
-/// Where a check of the other categories accuses a cause that the cluster explains better, it is to be made a warning
-/// of the same outcome, so that only the better cause is accused.
-pub fn judge(_facts: &Facts, _checks: &mut [Check], verdict: Verdict) -> Verdict {
-    verdict
-}
+pub use evaluate::{evaluate, judge};
+pub use facts::KubernetesFacts;
+pub use gather::{SERVICE_ACCOUNT, SERVICE_ACCOUNT_VARIABLE, VARIABLES, gather};
