@@ -370,7 +370,8 @@ async fn elsewhere(route: &Route<'_>) -> Vec<Exchange> {
     paths.truncate(6);
     let urls: Vec<ControllerUrl> =
         paths.iter().map(|path| ControllerUrl { path: format!("{path}login"), ..route.url.clone() }).collect();
-    let asked = urls.iter().map(|url| async { route.get(url, &[], GLANCE, |_| false).await.0 });
+    let root = ControllerUrl { path: "/".to_owned(), ..route.url.clone() };
+    let asked = std::iter::once(&root).chain(&urls).map(|url| async { route.get(url, &[], GLANCE, |_| false).await.0 });
     join_all(asked).await
 }
 

@@ -69,7 +69,8 @@ impl From<&io::Error> for Failure {
         let kind = match error.kind() {
             K::ConnectionRefused => FailureKind::Refused,
             K::TimedOut => FailureKind::TimedOut,
-            K::HostUnreachable => FailureKind::HostUnreachable,
+            // A firewall of this host's own says EPERM.
+            K::HostUnreachable | K::PermissionDenied => FailureKind::HostUnreachable,
             K::NetworkUnreachable | K::NetworkDown | K::AddrNotAvailable => FailureKind::NetworkUnreachable,
             K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe => FailureKind::Reset,
             K::UnexpectedEof => FailureKind::Closed,

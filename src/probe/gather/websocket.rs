@@ -1,11 +1,13 @@
 //! The WebSocket endpoint, as far as it can be asked without the secret and without a line in the controller's log.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Target;
 use super::http::Route;
 use crate::frame::Capability;
 use crate::probe::facts::Websocket;
+use crate::transport::http::excerpt;
 use crate::transport::proxy::Credentials;
 use crate::transport::websocket::{handshake_key, own_headers};
 
@@ -36,15 +38,19 @@ pub(super) async fn gather(route: &Route<'_>, target: &Target) -> Websocket {
     }
 }
 
-/// The names in the table of request headers of `whoAmI/` (`hudson/security/WhoAmI/index.jelly`), in lower case; `None`
-/// where there is no such table.
-fn arrived(page: &str) -> Option<Vec<String>> {
-    let cells = page.split("<td rowspan=").skip(1);
-    let names =
-        cells.filter_map(|cell| Some(cell.split_once('>')?.1.split_once("</td>")?.0.trim().to_ascii_lowercase()));
-    let names: Vec<String> = names.filter(|name| !name.is_empty() && name.len() < 100).take(100).collect();
+/// The table of request headers of `whoAmI/` (`hudson/security/WhoAmI/index.jelly`), names in lower case; `None` where
+/// there is no such table. Of the values that of `Connection` alone is kept: others may be secrets of a reverse proxy's.
+fn arrived(page: &str) -> Option<BTreeMap<String, String>> {
+    let mut arrived = BTreeMap::new();
+    for cell in page.split("<td rowspan=").skip(1).take(100) {
+        let Some((name, rest)) = cell.split_once('>').and_then(|(_, rest)| rest.split_once("</td>")) else { continue };
+        let name = excerpt(name, 100).to_ascii_lowercase();
+        let value = rest.split_once("<td>").and_then(|(_, rest)| rest.split_once("</td>")).map(|(value, _)| value);
+        let value = value.filter(|_| name == "connection").map(|value| excerpt(value, 100).to_ascii_lowercase());
+        arrived.insert(name, value.unwrap_or_default());
+    }
     // Every request has this one.
-    names.iter().any(|name| name == "host").then_some(names)
+    arrived.contains_key("host").then_some(arrived)
 }
 
 #[cfg(test)]
@@ -54,8 +60,11 @@ mod tests {
     #[test]
     fn the_table_of_headers() {
         let page = "<table><tr><td>Name:</td><td>anonymous</td></tr></table><h2>Request Headers</h2><table><tr>\
-                    <td rowspan=\"1\">Host</td><td>\n      ci</td></tr><tr><td rowspan=\"2\">Sec-WebSocket-Key</td><td>x</td></tr></table>";
-        assert_eq!(arrived(page), Some(vec!["host".to_owned(), "sec-websocket-key".to_owned()]));
+                    <td rowspan=\"1\">Host</td><td>\n      ci</td></tr><tr><td rowspan=\"1\">Connection</td><td>\n Upgrade \n</td>\
+                    </tr><tr><td rowspan=\"2\">Sec-WebSocket-Key</td><td>x</td></tr></table>";
+        let expected = [("connection", "upgrade"), ("host", ""), ("sec-websocket-key", "")];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(arrived(page), Some(BTreeMap::from(expected)));
         assert_eq!(arrived("<table><tr><td>Host</td></tr></table>"), None);
     }
 }
