@@ -100,6 +100,9 @@ pub struct Check {
     /// How long it took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ms: Option<u64>,
+    /// How sure the cause is.
+    #[serde(skip)]
+    pub confidence: Confidence,
 }
 
 impl Check {
@@ -121,6 +124,7 @@ impl Check {
             means: String::new(),
             next_step: String::new(),
             ms: None,
+            confidence: Confidence::default(),
         }
     }
 
@@ -168,6 +172,12 @@ impl Check {
         self
     }
 
+    /// Says how sure the cause is.
+    pub fn sure(mut self, confidence: Confidence) -> Self {
+        self.confidence = confidence;
+        self
+    }
+
     /// Does not keep the agent from connecting.
     pub fn warning(mut self) -> Self {
         self.warning = true;
@@ -181,12 +191,13 @@ impl Check {
 }
 
 /// How sure a verdict is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Confidence {
     /// One explanation of several.
     Possible,
     /// The usual explanation of what was seen.
+    #[default]
     Likely,
     /// Nothing else explains what was seen.
     Certain,

@@ -545,8 +545,9 @@ pub struct Websocket {
     pub endpoint: Option<Exchange>,
     /// `GET whoAmI/` with the headers of an upgrade.
     pub echo: Option<Exchange>,
-    /// The headers that arrived, in lower case, as `whoAmI/` shows them; `None` where it doesn't.
-    pub arrived: Option<Vec<String>>,
+    /// The headers that arrived, in lower case, as `whoAmI/` shows them; `None` where it doesn't. Only `connection` has
+    /// its value too: what removes WebSockets often replaces that.
+    pub arrived: Option<BTreeMap<String, String>>,
     /// Those that were sent, in lower case.
     pub sent: Vec<String>,
 }

@@ -54,6 +54,9 @@ pub const TIMEOUT: Duration = Duration::from_secs(15);
 /// The whole time is for what is asked; this much more is for what has to be put together.
 const SLACK: Duration = Duration::from_millis(500);
 
+/// The same where a connection is held: what shows that it still is one takes an answer.
+const HOLD_SLACK: Duration = Duration::from_secs(9);
+
 /// What a start would do, and how far the probe may go.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -101,7 +104,7 @@ impl From<&ConnectError> for facts::Attempt {
 pub async fn probe(target: &Target) -> check::Report {
     let begun = Instant::now();
     let facts = Arc::new(Mutex::new(facts::Facts::default()));
-    let all = target.timeout + target.hold.unwrap_or_default() + SLACK;
+    let all = target.timeout + target.hold.map_or(SLACK, |hold| hold + HOLD_SLACK);
     let cut_off = timeout_at(begun + all, gather::gather(target, &facts)).await.is_err();
     let mut facts = facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if cut_off {

@@ -9,9 +9,9 @@ use hyper::Method;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{Clock, Names, Target, connect, environment, tls};
+use super::{Clock, Names, Target, connect, environment, tls, websocket};
 use crate::discovery::{Endpoint, LISTENER, resolve};
-use crate::probe::facts::{Answer, Attempt, Exchange, Failure, FailureKind, Large, ProxyUse, Site};
+use crate::probe::facts::{Answer, Attempt, Exchange, Failure, FailureKind, Large, ProxyUse, Site, Websocket};
 use crate::transport::ConnectError;
 use crate::transport::dial::Dialer;
 use crate::transport::http::{self, ControllerUrl, Response, Stream, excerpt};
@@ -68,6 +68,8 @@ pub(super) struct Route<'a> {
     /// The controller's, or the proxy's.
     pub(super) address: SocketAddr,
     pub(super) proxy: Option<&'a Proxy>,
+    /// A proxy is asked for a connection also where it could be asked for the page: so WebSockets are opened.
+    pub(super) tunnel: bool,
     pub(super) clock: Clock,
 }
 
@@ -90,7 +92,7 @@ impl Route<'_> {
         let (connected, stream) = connect::one(self.address, connect::CONNECT, self.clock).await;
         let Some(stream) = stream else { return Err(connected.failure.unwrap_or_else(|| super::timed_out(ANSWER))) };
         match self.proxy {
-            Some(proxy) if self.url.tls => {
+            Some(proxy) if self.url.tls || self.tunnel => {
                 let tunnel = self.dialer.tunnel(stream, proxy, &self.url.host, self.url.port);
                 let tunnel = self.clock.within(ANSWER, tunnel).await?;
                 tunnel.map_err(|error| Failure::from(&error.cause))
@@ -120,12 +122,11 @@ impl Route<'_> {
     ) -> Result<Response, Failure> {
         let limit = limit.min(self.clock.left());
         let (stream, socket) = self.open(url).await?;
-        let via =
-            (!url.tls).then(|| self.dialer.proxies.decide(url.scheme(), &url.host, url.port)).and_then(|decision| {
-                match decision {
-                    Decision::Via { proxy, .. } => Some(proxy),
-                    Decision::Direct { .. } => None,
-                }
+        let via = (!url.tls && !self.tunnel)
+            .then(|| self.dialer.proxies.decide(url.scheme(), &url.host, url.port))
+            .and_then(|decision| match decision {
+                Decision::Via { proxy, .. } => Some(proxy),
+                Decision::Direct { .. } => None,
             });
         let target = if via.is_some() { url.to_string() } else { url.path.clone() };
         let authority = url.authority();
@@ -261,7 +262,7 @@ pub(super) async fn site(
         }
         return (site, None);
     };
-    let route = Route { dialer, tls: &target.discovery.tls, url, address, proxy: proxy.as_ref(), clock };
+    let route = Route { dialer, tls: &target.discovery.tls, url, address, proxy: proxy.as_ref(), tunnel: false, clock };
     if url.tls {
         let handshake = tls::handshake(&route).await;
         let failed = handshake.failure.is_some();
@@ -347,6 +348,19 @@ async fn ask(route: &Route<'_>, target: &Target, site: &mut Site) -> Option<Endp
     endpoint
 }
 
+/// The WebSocket endpoint of a site whose HTTP answers.
+pub(super) async fn upgrade(target: &Target, url: &ControllerUrl, site: &Site, clock: Clock) -> Option<Websocket> {
+    site.login.as_ref()?.answer.as_ref()?;
+    let address = site.connects.iter().find(|c| c.failure.is_none())?.address;
+    let proxy = match target.discovery.dialer.proxies.decide(url.scheme(), &url.host, url.port) {
+        Decision::Via { proxy, .. } => Some(proxy),
+        Decision::Direct { .. } => None,
+    };
+    let (dialer, tls) = (&target.discovery.dialer, &target.discovery.tls);
+    let route = Route { dialer, tls, url, address, proxy: proxy.as_ref(), tunnel: true, clock };
+    Some(websocket::gather(&route, target).await)
+}
+
 /// The beginnings of the URL's path, and where Jenkins is usually found.
 async fn elsewhere(route: &Route<'_>) -> Vec<Exchange> {
     let own = &route.url.path;
@@ -356,7 +370,8 @@ async fn elsewhere(route: &Route<'_>) -> Vec<Exchange> {
     paths.truncate(6);
     let urls: Vec<ControllerUrl> =
         paths.iter().map(|path| ControllerUrl { path: format!("{path}login"), ..route.url.clone() }).collect();
-    let asked = urls.iter().map(|url| async { route.get(url, &[], GLANCE, |_| false).await.0 });
+    let root = ControllerUrl { path: "/".to_owned(), ..route.url.clone() };
+    let asked = std::iter::once(&root).chain(&urls).map(|url| async { route.get(url, &[], GLANCE, |_| false).await.0 });
     join_all(asked).await
 }
 

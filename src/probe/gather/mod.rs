@@ -1,11 +1,13 @@
 //! The probe's IO: each step writes down what it has seen, and no more.
 
 mod agent_port;
+mod channel;
 mod connect;
 mod environment;
 mod http;
 mod names;
 mod tls;
+mod websocket;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -67,7 +69,8 @@ impl From<&io::Error> for Failure {
         let kind = match error.kind() {
             K::ConnectionRefused => FailureKind::Refused,
             K::TimedOut => FailureKind::TimedOut,
-            K::HostUnreachable => FailureKind::HostUnreachable,
+            // A firewall of this host's own says EPERM.
+            K::HostUnreachable | K::PermissionDenied => FailureKind::HostUnreachable,
             K::NetworkUnreachable | K::NetworkDown | K::AddrNotAvailable => FailureKind::NetworkUnreachable,
             K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe => FailureKind::Reset,
             K::UnexpectedEof => FailureKind::Closed,
@@ -140,9 +143,10 @@ async fn reach(target: &Target, clock: Clock, facts: &Shared) {
     let looked = join_all(target.discovery.urls.iter().map(|url| http::site(target, url, &names, clock))).await;
     let (sites, endpoints): (Vec<_>, Vec<_>) = looked.into_iter().unzip();
     put(facts).sites.clone_from(&sites);
+    let mut endpoint = None;
     match target.way {
         Way::Tcp | Way::Direct => {
-            let endpoint = match (&target.direct, &target.identity) {
+            endpoint = match (&target.direct, &target.identity) {
                 (Some((host, port)), Some(identity)) => Some(Endpoint::at(host, *port, identity.clone(), "-direct")),
                 // The first URL that leads anywhere, as a start does.
                 _ => endpoints.into_iter().flatten().next().map(|mut endpoint| {
@@ -154,7 +158,30 @@ async fn reach(target: &Target, clock: Clock, facts: &Shared) {
             };
             agent_port::gather(target, endpoint.as_ref(), &sites, &names, clock, facts).await;
         }
-        Way::Websocket => {}
+        Way::Websocket => {
+            if let (Some(url), Some(site)) = (target.discovery.urls.first(), sites.first()) {
+                let seen = http::upgrade(target, url, site, clock).await;
+                put(facts).websocket = seen;
+            }
+        }
+    }
+    let mut connection = None;
+    if target.authenticate
+        && let Some((seen, opened)) = channel::log_in(target, endpoint.as_ref(), clock).await
+    {
+        put(facts).authentication = Some(seen);
+        connection = opened;
+    }
+    match target.hold {
+        Some(length) => {
+            let seen = channel::hold(target, endpoint.as_ref(), connection, length).await;
+            put(facts).hold = Some(seen);
+        }
+        None => {
+            if let Some(mut connection) = connection {
+                connection.writer.close().await;
+            }
+        }
     }
 }
 
