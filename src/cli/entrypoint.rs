@@ -58,6 +58,8 @@ pub enum Action {
     Decode(Vec<String>),
     /// `probe-listen`, with its arguments.
     ProbeListen(Vec<String>),
+    /// `probe-pod`, with its arguments.
+    ProbePod(Vec<String>),
     /// `probe-compare`, with its arguments.
     ProbeCompare(Vec<String>),
     /// Print the help.
@@ -79,6 +81,7 @@ pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
         [command, rest @ ..] if command == "demo" => return Ok(Action::Demo(rest.to_vec())),
         [command, rest @ ..] if command == "decode" => return Ok(Action::Decode(rest.to_vec())),
         [command, rest @ ..] if command == "probe-listen" => return Ok(Action::ProbeListen(rest.to_vec())),
+        [command, rest @ ..] if command == "probe-pod" => return Ok(Action::ProbePod(rest.to_vec())),
         [command, rest @ ..] if command == "probe-compare" => return Ok(Action::ProbeCompare(rest.to_vec())),
         [command] if command == "help" => return Ok(Action::Help),
         [command] if is_entrypoint(program) && !command.starts_with(['-', '@']) => {

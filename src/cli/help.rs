@@ -30,6 +30,8 @@ A Jenkins inbound agent without a JVM; takes what java -jar agent.jar and the je
         Say why the controller can't be reached, with the options and environment of a start.
   agent probe-listen PORT
         Show who arrives at a port, from which address: the other side of a probe.
+  agent probe-pod --image IMAGE [--apply] -- AGENT OPTIONS
+        Probe from two pods on one node, with the pod network and with the host's.
   agent probe-compare POD.json HOST.json
         Compare two probes of one node, with the pod network and with the host's.
   agent demo

@@ -57,6 +57,7 @@ pub fn main() -> ExitCode {
         Ok(Action::Demo(arguments)) => ExitCode::from(crate::demo::run(&arguments)),
         Ok(Action::Decode(arguments)) => decode(&arguments),
         Ok(Action::ProbeListen(arguments)) => ExitCode::from(crate::probe::listen::run(&arguments)),
+        Ok(Action::ProbePod(arguments)) => ExitCode::from(crate::probe::pod::run(&arguments)),
         Ok(Action::ProbeCompare(arguments)) => ExitCode::from(crate::probe::compare::run(&arguments)),
         Ok(Action::Help) => say(&help()),
         Ok(Action::Version { own: false }) => say(&format!("{REMOTING_VERSION}\n")),

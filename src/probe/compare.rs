@@ -157,7 +157,17 @@ fn with_knowledge_of(pod: &Report, host: &Report) -> Verdict {
     let mut facts = pod.facts.clone();
     facts.kubernetes = Some(cluster);
     let (_, verdict) = super::evaluate(&facts);
-    if verdict.is_ok() { pod.verdict.clone() } else { verdict }
+    // Only what the cluster explains can have become clearer.
+    match cause(&verdict) {
+        Some(
+            CauseId::PodNetworkDead
+            | CauseId::PodCidrMismatch
+            | CauseId::CidrOverlap
+            | CauseId::NetworkPolicy
+            | CauseId::ControllerDead,
+        ) if cause(&pod.verdict).is_some_and(of_network) => verdict,
+        _ => pod.verdict.clone(),
+    }
 }
 
 /// A sentence as a part of another.

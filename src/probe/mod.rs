@@ -30,6 +30,7 @@ pub mod facts;
 mod gather;
 pub mod kubernetes;
 pub mod listen;
+pub mod pod;
 pub mod print;
 pub mod system;
 pub mod time;
