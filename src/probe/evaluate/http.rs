@@ -11,7 +11,8 @@ const ID: &str = "http.discovery";
 const LOGIN: [&str; 9] = ["login", "signin", "sign_in", "sign-in", "oauth", "sso", "saml", "/auth", "authorize"];
 
 /// In the host or text of a captive portal.
-const PORTAL: [&str; 4] = ["captive", "portal", "hotspot", "walled"];
+const PORTAL: [&str; 8] =
+    ["captive", "portal", "hotspot", "walled", "guest network", "terms of use", "accept the terms", "to go online"];
 
 /// Statuses by which a proxy says that it can't, or does not want to.
 const PROXY_SAYS_NO: [u16; 6] = [400, 403, 404, 502, 503, 504];

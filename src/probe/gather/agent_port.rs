@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Clock, Names, Shared, Target, connect, http, names, put};
 use crate::discovery::Endpoint;
@@ -16,6 +16,9 @@ use crate::transport::{Cause, jnlp4};
 
 /// How long an answer may take once connected.
 const ANSWER: Duration = Duration::from_secs(4);
+
+/// How long more of an answer may take that has begun.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// No more of an answer is read.
 const MAX_HELLO: u64 = 8 << 10;
@@ -151,13 +154,24 @@ async fn hello(stream: TcpStream, target: &Target, proxy: Option<&Proxy>, endpoi
     said
 }
 
-/// Asks and reads to the end; what came before a connection broke counts.
+/// Asks and reads to the end; what came before a connection broke counts, and so does the greeting of a service that then
+/// waits for us.
 pub(super) async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> std::io::Result<Vec<u8>> {
     stream.write_all(REQUEST).await?;
     let mut answer = Vec::new();
-    match stream.take(MAX_HELLO).read_to_end(&mut answer).await {
-        Err(error) if answer.is_empty() => Err(error),
-        _ => Ok(answer),
+    let mut stream = stream.take(MAX_HELLO);
+    loop {
+        let read = if answer.is_empty() {
+            Ok(stream.read_buf(&mut answer).await)
+        } else {
+            timeout(PAUSE, stream.read_buf(&mut answer)).await
+        };
+        match read {
+            Ok(Ok(0)) => return Ok(answer),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if answer.is_empty() => return Err(error),
+            _ => return Ok(answer),
+        }
     }
 }
 
