@@ -60,7 +60,9 @@ impl Network {
             ] {
                 fs::write(format!("/proc/sys/net/{name}"), value)?;
             }
-            let mtu = settings.path_mtu.map_or_else(String::new, |mtu| format!("link set far mtu {mtu}\n"));
+            let mtu =
+                |side, mtu: Option<u32>| mtu.map_or_else(String::new, |mtu| format!("link set {side} mtu {mtu}\n"));
+            let mtu = mtu("far", settings.path_mtu) + &mtu("near", settings.path_mtu_back);
             batch(&format!(
                 "link set lo up\nlink set near up\nlink set far up\naddr add 10.1.0.1/24 dev near\n\
                  addr add 10.2.0.1/24 dev far\naddr add 2001:db8:1::1/64 dev near nodad\n\
@@ -173,7 +175,7 @@ fn rules(settings: &scenario::Network) -> String {
     };
     let forward: String = settings.router.iter().map(counted).collect();
     // Without a counter: a peer that sends nothing large gives no cause to complain.
-    let silent = match settings.path_mtu {
+    let silent = match settings.path_mtu.or(settings.path_mtu_back) {
         Some(_) => "icmp type destination-unreachable drop\nicmpv6 type packet-too-big drop\n",
         None => "",
     };

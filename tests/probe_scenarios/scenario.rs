@@ -40,13 +40,15 @@ pub struct Network {
     pub router: Vec<String>,
     /// Whether the agent's machine has a default route.
     pub default_route: bool,
-    /// The largest packet that passes between router and controller. What is larger vanishes without a word.
+    /// The largest packet that passes from the router to the controller. What is larger vanishes without a word.
     pub path_mtu: Option<u32>,
+    /// The same on the way back, from the router to the agent.
+    pub path_mtu_back: Option<u32>,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Network { router: Vec::new(), default_route: true, path_mtu: None }
+        Network { router: Vec::new(), default_route: true, path_mtu: None, path_mtu_back: None }
     }
 }
 
@@ -195,6 +197,8 @@ pub struct Service {
 pub enum ServiceKind {
     /// It says this to everyone, at once.
     Says(String),
+    /// It closes each connection, as a load balancer without a backend.
+    Closes(bool),
     /// It answers this to every request.
     Answers(Answer),
     /// An HTTP proxy.
@@ -231,8 +235,8 @@ pub enum Met {
     NetworkUnreachable,
 }
 
-/// How the agent is started. In all texts, `{ca}` is a file with the authority's certificate and `{secret}` is the
-/// node's secret.
+/// How the agent is started. In all texts, `{ca}` is a file with the authority's certificate and `{identity}` is the
+/// controller's identity.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agent {

@@ -42,6 +42,7 @@ async fn serve(mut stream: TcpStream, kind: &ServiceKind) -> io::Result<()> {
             // Until the other end has had enough.
             tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(|_| ())
         }
+        ServiceKind::Closes(_) => Ok(()),
         ServiceKind::Answers(answer) => {
             let Some(head) = Head::read(&mut stream).await? else { return Ok(()) };
             head.skip_body(&mut stream).await?;

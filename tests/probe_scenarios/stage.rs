@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use inbound_agent::demo::controller::IDENTITY;
 use tokio::sync::oneshot;
 
 use crate::hits::Hits;
@@ -152,7 +153,7 @@ impl Stage {
             environment.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
         let ca = path("ca.pem").display().to_string();
-        let fill = |text: &String| text.replace("{ca}", &ca).replace("{secret}", &scenario::secret());
+        let fill = |text: &String| text.replace("{ca}", &ca).replace("{identity}", IDENTITY.trim());
         environment.extend(scenario.agent.environment.iter().map(|(name, value)| (name.clone(), fill(value))));
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace, "sh", "-c", ENTER, "sh"]).arg(root.path());
