@@ -10,6 +10,15 @@ const YELLOW: &str = "33";
 const BOLD: &str = "1";
 const DIM: &str = "2";
 
+/// Where lines are broken, in characters.
+const WIDTH: usize = 100;
+
+/// Room for the longest title, and what stands before and behind it.
+const TITLE: usize = 19;
+
+/// Room for most ids, and what stands before and behind them.
+const ID: usize = 27;
+
 /// The whole report; with escape sequences if `colours`.
 pub fn print(report: &Report, colours: bool) -> String {
     let paint = Paint(colours);
@@ -21,43 +30,61 @@ pub fn print(report: &Report, colours: bool) -> String {
         Confidence::Likely => " (likely)",
         Confidence::Possible => " (possible)",
     };
-    let id = paint.with(&format!("{sign} {}", verdict.id), colour);
-    let _ = writeln!(out, "{id}{sure}: {}", paint.with(&verdict.sentence, BOLD));
-    if !verdict.next_step.is_empty() {
-        let _ = writeln!(out, "  Next: {}", verdict.next_step);
+    let id = format!("{sign} {}", verdict.id);
+    let start = format!("{id}{sure}:");
+    let sentence = paint.with(&wrap(&verdict.sentence, start.chars().count() + 1, 2), BOLD);
+    let _ = writeln!(out, "{}{sure}: {sentence}", paint.with(&id, colour));
+    for (what, text) in [("Next", &verdict.next_step), ("More", &verdict.docs)] {
+        if !text.is_empty() {
+            let _ = writeln!(out, "  {what}: {}", wrap(text, 8, 8));
+        }
     }
-    if !verdict.docs.is_empty() {
-        let _ = writeln!(out, "  More: {}", verdict.docs);
-    }
+    let mut apart = true;
     for category in Category::ALL {
         let checks: Vec<&Check> = report.checks.iter().filter(|check| check.category == category).collect();
         if !checks.is_empty() {
-            chapter(&mut out, paint, category, &checks);
+            apart = chapter(&mut out, paint, category, &checks, apart, verdict.sentence.as_str());
         }
     }
     let _ = writeln!(out, "\n{}", paint.with(&format!("{:.1} s", report.elapsed_ms as f64 / 1000.0), DIM));
     out
 }
 
-fn chapter(out: &mut String, paint: Paint, category: Category, checks: &[&Check]) {
+/// A line if all is well or nothing was done, else a line for each check. Whether it wants an empty line behind it.
+fn chapter(out: &mut String, paint: Paint, category: Category, checks: &[&Check], apart: bool, said: &str) -> bool {
     let all = |outcome: Outcome| checks.iter().all(|check| check.outcome == outcome);
-    let title = category.title();
-    if all(Outcome::Yes) {
-        let details: Vec<String> = checks.iter().map(|check| line(check)).collect();
-        let (sign, details) = (paint.with("✓", GREEN), details.join("; "));
-        let _ = writeln!(out, "\n{sign} {}  {details}", paint.with(title, BOLD));
-    } else if all(Outcome::Skipped) {
+    let title = format!("{:<1$}", category.title(), TITLE - 2);
+    let (well, skipped) = (all(Outcome::Yes), all(Outcome::Skipped));
+    if apart || !(well || skipped) {
+        out.push('\n');
+    }
+    if well {
+        let before = std::iter::once("").chain(checks.iter().map(|check| check.target.as_str()));
+        let details: Vec<String> = checks
+            .iter()
+            .zip(before)
+            .map(|(check, before)| {
+                let line = line(check);
+                // What is said of one target has its name once.
+                line.strip_prefix(before).and_then(|rest| rest.strip_prefix(": ")).map_or(line.clone(), str::to_owned)
+            })
+            .collect();
+        let details = wrap(&details.join("; "), TITLE, TITLE);
+        let _ = writeln!(out, "{} {}{details}", paint.with("✓", GREEN), paint.with(&title, BOLD));
+    } else if skipped {
         let why = checks.first().map_or("", |check| &check.seen);
-        let _ = writeln!(out, "\n{}", paint.with(&format!("- {title}  skipped: {why}"), DIM));
+        let why = wrap(&format!("skipped: {why}"), TITLE, TITLE);
+        let _ = writeln!(out, "{}", paint.with(&format!("- {title}{why}"), DIM));
     } else {
-        let _ = writeln!(out, "\n{}", paint.with(title, BOLD));
+        let _ = writeln!(out, "{}", paint.with(category.title(), BOLD));
         for check in checks {
-            each(out, paint, check);
+            each(out, paint, check, said);
         }
     }
+    !(well || skipped)
 }
 
-fn each(out: &mut String, paint: Paint, check: &Check) {
+fn each(out: &mut String, paint: Paint, check: &Check, said: &str) {
     let (sign, colour) = match (check.outcome, check.warning) {
         (Outcome::Yes, _) => ("✓", GREEN),
         (Outcome::No, false) => ("✗", RED),
@@ -65,7 +92,8 @@ fn each(out: &mut String, paint: Paint, check: &Check) {
         (Outcome::Unknown, _) => ("?", YELLOW),
         (Outcome::Skipped, _) => ("-", DIM),
     };
-    let text = format!("{:<22} {}", check.id, line(check));
+    let start = ID.max(check.id.chars().count() + 5);
+    let text = format!("{:<1$}{2}", check.id, start - 4, wrap(&line(check), start, ID));
     match check.outcome {
         Outcome::Skipped => {
             let _ = writeln!(out, "  {}", paint.with(&format!("{sign} {text}"), DIM));
@@ -74,13 +102,33 @@ fn each(out: &mut String, paint: Paint, check: &Check) {
             let _ = writeln!(out, "  {} {text}", paint.with(sign, colour));
         }
     }
-    if check.outcome == Outcome::No {
+    // The verdict has the words of the check that it is of.
+    if check.outcome == Outcome::No && check.means != said {
         for text in [&check.means, &check.next_step] {
             if !text.is_empty() {
-                let _ = writeln!(out, "      {text}");
+                let _ = writeln!(out, "      {}", wrap(text, 6, 6));
             }
         }
     }
+}
+
+/// Breaks a text into lines, of which the first begins at column `first` and the others at `indent`.
+fn wrap(text: &str, first: usize, indent: usize) -> String {
+    let mut out = String::new();
+    let mut column = first;
+    for (number, word) in text.split(' ').enumerate() {
+        let length = word.chars().count();
+        if number > 0 && column + 1 + length > WIDTH {
+            let _ = write!(out, "\n{:indent$}", "");
+            column = indent;
+        } else if number > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += length;
+    }
+    out
 }
 
 fn line(check: &Check) -> String {
@@ -121,6 +169,16 @@ mod tests {
                 .means("Nothing comes back.")
                 .next("Look.")
                 .took(5000),
+            Check::no(
+                "tcp.connect",
+                Category::Tcp,
+                "10.0.0.3:80",
+                CauseId::TcpRefused,
+                "Connection refused (os error 111) from 10.0.0.9, by way of 10.0.0.1 (eth0), which answers",
+            )
+            .means("Nothing listens there.")
+            .next("Start it.")
+            .warning(),
             Check::skipped("http.discovery", Category::Http, "http://ci/", "there is no connection"),
         ];
         report(checks, Verdict::of(CauseId::TcpTimeout, Confidence::Likely, "Nothing comes back.", "Look."))
@@ -138,10 +196,12 @@ mod tests {
 TCP
   ✓ tcp.connect            10.0.0.1:80: connected
   ✗ tcp.connect            10.0.0.2:80: timed out after 5 s (5000 ms)
-      Nothing comes back.
-      Look.
+  ! tcp.connect            10.0.0.3:80: Connection refused (os error 111) from 10.0.0.9, by way of
+                           10.0.0.1 (eth0), which answers
+      Nothing listens there.
+      Start it.
 
-- HTTP  skipped: there is no connection
+- HTTP             skipped: there is no connection
 
 5.0 s
 ";
@@ -157,7 +217,7 @@ TCP
     fn a_chat_message_has_what_failed_alone() {
         assert_eq!(
             short::print(&bad()),
-            "tcp-timeout (likely): Nothing comes back.\nNext: Look.\nMore: docs/probe/tcp-timeout.md\n- tcp.connect 10.0.0.2:80: timed out after 5 s\n"
+            "tcp-timeout (likely): Nothing comes back.\nNext: Look.\nMore: docs/probe/tcp-timeout.md\n- tcp.connect 10.0.0.2:80: timed out after 5 s\n! tcp.connect 10.0.0.3:80: Connection refused (os error 111) from 10.0.0.9, by way of 10.0.0.1 (eth0), which answers\n"
         );
         let ok = report(Vec::new(), Verdict::ok("The controller can be reached."));
         assert_eq!(short::print(&ok), "ok: The controller can be reached.\n");
