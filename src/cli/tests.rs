@@ -709,7 +709,9 @@ fn a_probe_needs_a_controller_and_neither_secret_nor_name() {
 fn the_readme_lists_each_exit_code() {
     let readme = include_str!("../../README.md");
     let own = crate::transport::ExitCode::ALL.iter().map(|(code, what)| (code.code(), *what));
-    for (code, what) in own.chain(crate::probe::catalog::exit_codes()).chain(help::EXIT_CODES.iter().copied()) {
+    for (code, what) in
+        own.chain(crate::probe::catalog::exit_codes()).chain(crate::cli::help::EXIT_CODES.iter().copied())
+    {
         assert!(readme.contains(&format!("\n| {code} | {what} |\n")), "{code} {what}");
     }
 }
