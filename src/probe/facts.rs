@@ -392,6 +392,8 @@ pub enum TlsFailureKind {
     TimedOut,
     /// It was closed or reset.
     Closed,
+    /// A proxy refused or failed.
+    Proxy,
     Other,
 }
 
