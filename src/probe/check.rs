@@ -252,6 +252,11 @@ impl Verdict {
         }
     }
 
+    /// The cause, where one was found.
+    pub fn cause(&self) -> Option<CauseId> {
+        CauseId::ALL.iter().copied().find(|cause| cause.id() == self.id && *cause != CauseId::Inconclusive)
+    }
+
     /// Whether nothing stands in the way.
     pub fn is_ok(&self) -> bool {
         self.exit_code == 0

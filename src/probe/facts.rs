@@ -435,6 +435,8 @@ pub struct Answer {
     pub status: u16,
     /// Headers, by their names in lower case; no more than matter.
     pub headers: BTreeMap<String, String>,
+    /// The title of an HTML page.
+    pub title: String,
     /// What the body says to a reader, shortened to one line.
     pub text: String,
     /// The body came to a halt.

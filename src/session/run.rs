@@ -12,10 +12,13 @@ use tokio::time::{sleep, timeout};
 use super::config::{Config, JnlpSource, Transport};
 use super::connect::Connector;
 use super::last_words::{self, last_words};
+use super::probe::Diagnosis;
 use super::retry::Retry;
 use super::{jnlp, milestones, serve};
 use crate::callables::{Agent, Unfinished};
 use crate::channel::Liveness;
+use crate::probe::check::Report;
+use crate::probe::print;
 use crate::process::reaper;
 use crate::transport::{Cause, ConnectError};
 
@@ -77,16 +80,19 @@ async fn live(config: Config, served: Served, environment: &Environment, unfinis
             let arguments = obtain(&config, &source, environment, &mut stop, words).await?;
             served(config, &arguments).map_err(|text| {
                 let cause = Cause::Configuration(text);
-                give_up(words, &ConnectError::new("applying the JNLP file at", source.request_url, cause))
+                let error = ConnectError::new("applying the JNLP file at", source.request_url, cause);
+                give_up(words, &error, None)
             })?
         }
         _ => config,
     };
-    let mut connector = Connector::new(&config, environment).map_err(|error| give_up(words, &error))?;
+    let mut connector = Connector::new(&config, environment).map_err(|error| give_up(words, &error, None))?;
+    let mut diagnosis = Diagnosis::new(&config, &connector);
     let repeats = connector.can_reconnect();
     let mut retry = Retry::new(&config, repeats);
     loop {
-        let connection = persist(&mut retry, &mut stop, words, async || connector.connect().await).await?;
+        let connection =
+            persist(&mut retry, &mut stop, words, &mut diagnosis, async || connector.connect().await).await?;
         let protocol = connection.peer.protocol.to_string();
         let version = connector.controller_version.clone();
         let mut agent = Agent::new(config.work_dir.path.clone(), Some(protocol), version);
@@ -112,7 +118,8 @@ async fn obtain(
     stop: &mut watch::Receiver<bool>,
     words: Option<&Path>,
 ) -> Result<Vec<String>, u8> {
-    let connector = Connector::new(config, environment).map_err(|error| give_up(words, &error))?;
+    let connector = Connector::new(config, environment).map_err(|error| give_up(words, &error, None))?;
+    let mut diagnosis = Diagnosis::new(config, &connector);
     let fetch = async || {
         let body = connector.page(&source.request_url).await?;
         jnlp::parse(&body, config.secret.as_ref()).map_err(|error| {
@@ -123,7 +130,7 @@ async fn obtain(
             ConnectError::new("reading the JNLP file at", source.request_url.as_str(), cause)
         })
     };
-    persist(&mut Retry::new(config, true), stop, words, fetch).await
+    persist(&mut Retry::new(config, true), stop, words, &mut diagnosis, fetch).await
 }
 
 /// Tries until it succeeds, for as long as [`Retry`] has it. `Err` is an exit code.
@@ -131,6 +138,7 @@ async fn persist<T>(
     retry: &mut Retry,
     stop: &mut watch::Receiver<bool>,
     words: Option<&Path>,
+    diagnosis: &mut Diagnosis,
     mut attempt: impl AsyncFnMut() -> Result<T, ConnectError>,
 ) -> Result<T, u8> {
     loop {
@@ -141,12 +149,20 @@ async fn persist<T>(
         match attempted {
             Ok(value) => {
                 retry.connected();
+                diagnosis.connected();
                 return Ok(value);
             }
-            Err(error) => match retry.failed(&error) {
-                Some(wait) => pause(wait, stop).await?,
-                None => return Err(give_up(words, &error)),
-            },
+            Err(error) => {
+                diagnosis.failed(&error);
+                let Some(wait) = retry.failed(&error) else {
+                    let report = tokio::select! {
+                        report = diagnosis.report() => report,
+                        _ = stop.wait_for(|stop| *stop) => return Err(ORDERLY),
+                    };
+                    return Err(give_up(words, &error, report));
+                };
+                pause(wait, stop).await?;
+            }
         }
     }
 }
@@ -158,13 +174,25 @@ async fn pause(wait: Duration, stop: &mut watch::Receiver<bool>) -> Result<(), u
     }
 }
 
-fn give_up(words: Option<&Path>, error: &ConnectError) -> u8 {
+/// Says why for the last time, in the words of a probe where one has found a cause.
+fn give_up(words: Option<&Path>, error: &ConnectError, report: Option<&Report>) -> u8 {
     tracing::error!(target: milestones::TARGET, "{error}");
-    tracing::error!(target: milestones::TARGET, "{}", error.next_step());
+    let found = report.filter(|report| report.verdict.cause().is_some());
+    let (message, code) = match found {
+        Some(report) => {
+            let verdict = &report.verdict;
+            tracing::error!(target: milestones::TARGET, "{}: {} {}", verdict.id, verdict.sentence, verdict.next_step);
+            (print::short::print(report), verdict.exit_code)
+        }
+        None => {
+            tracing::error!(target: milestones::TARGET, "{}", error.next_step());
+            (format!("{error}. {}", error.next_step()), error.exit_code().code())
+        }
+    };
     if let Some(path) = words {
-        last_words(path, &format!("{error}. {}", error.next_step()));
+        last_words(path, &message);
     }
-    error.exit_code().code()
+    code
 }
 
 /// SIGTERM and SIGINT ask for an end in order; a second one, or `grace` passing, ends the process at once.
@@ -205,7 +233,7 @@ mod tests {
             tries += 1;
             if tries < 20 { Err(refused()) } else { Ok(tries) }
         };
-        let tried = persist(&mut Retry::new(&config(), true), &mut stop, None, attempt).await;
+        let tried = persist(&mut Retry::new(&config(), true), &mut stop, None, &mut Diagnosis::none(), attempt).await;
         assert_eq!(tried, Ok(20));
     }
 
@@ -218,7 +246,8 @@ mod tests {
         let mut limited = config();
         limited.first_connect_timeout = Some(Duration::from_secs(180));
         let attempt = async || Err::<(), _>(refused());
-        let tried = persist(&mut Retry::new(&limited, true), &mut stop, Some(&log), attempt).await;
+        let tried =
+            persist(&mut Retry::new(&limited, true), &mut stop, Some(&log), &mut Diagnosis::none(), attempt).await;
         assert_eq!(tried, Err(ExitCode::Refused.code()));
         let words = std::fs::read_to_string(&log).unwrap();
         assert_eq!(
@@ -237,7 +266,7 @@ mod tests {
         });
         let begun = tokio::time::Instant::now();
         let never = async || std::future::pending::<Result<(), ConnectError>>().await;
-        let tried = persist(&mut Retry::new(&config(), true), &mut stop, None, never).await;
+        let tried = persist(&mut Retry::new(&config(), true), &mut stop, None, &mut Diagnosis::none(), never).await;
         assert_eq!((tried, begun.elapsed().as_secs()), (Err(ORDERLY), 5));
         assert_eq!(pause(Duration::from_secs(3600), &mut stop).await, Err(ORDERLY));
         assert_eq!(begun.elapsed().as_secs(), 5);

@@ -127,7 +127,8 @@ impl Front {
         };
         head.skip_body(&mut stream).await?;
         for name in &self.settings.strips {
-            if head.header(name).is_some() {
+            // Every request has this one.
+            if head.header(name).is_some() && !name.eq_ignore_ascii_case("Connection") {
                 self.hits.hit(STRIPPED);
             }
             head.remove(name);

@@ -10,8 +10,9 @@ const ID: &str = "http.discovery";
 /// In the path or host of a login page.
 const LOGIN: [&str; 9] = ["login", "signin", "sign_in", "sign-in", "oauth", "sso", "saml", "/auth", "authorize"];
 
-/// In the host or text of a captive portal.
-const PORTAL: [&str; 4] = ["captive", "portal", "hotspot", "walled"];
+/// In the address or page of a captive portal.
+const PORTAL: [&str; 7] =
+    ["captive", "portal", "hotspot", "guest network", "terms of use", "terms and conditions", "accept the terms"];
 
 /// Statuses by which a proxy says that it can't, or does not want to.
 const PROXY_SAYS_NO: [u16; 6] = [400, 403, 404, 502, 503, 504];
@@ -293,7 +294,7 @@ fn elsewhere(found: &str, no: impl Fn(CauseId) -> Check) -> Check {
 
 /// HTTP 200, and not from Jenkins.
 fn stranger(site: &Site, answer: &Answer, no: impl Fn(CauseId) -> Check) -> Check {
-    let text = answer.text.to_ascii_lowercase();
+    let text = format!("{} {}", answer.title, answer.text).to_ascii_lowercase();
     if agent_port(site, answer) {
         return is_agent_port(site, no);
     }
@@ -303,7 +304,8 @@ fn stranger(site: &Site, answer: &Answer, no: impl Fn(CauseId) -> Check) -> Chec
     if PORTAL.iter().any(|word| text.contains(word)) {
         return portal(site, no);
     }
-    let title: String = answer.text.chars().take(60).collect();
+    let title = if answer.title.is_empty() { &answer.text } else { &answer.title };
+    let title: String = title.chars().take(60).collect();
     let what = if title.is_empty() { String::new() } else { format!(": its page says \"{title}\"") };
     no(CauseId::NotJenkins)
         .means(format!("What answers at {} is not Jenkins{what}.", site.url))

@@ -56,8 +56,12 @@ fn search_list(checks: &mut [Check]) {
     let blamed = [Category::Tcp, Category::Tls, Category::Mtu, Category::Http, Category::AgentPort];
     let wrong = checks.iter().any(|check| check.accuses().is_some() && blamed.contains(&check.category));
     let Some(at) = checks.iter().position(|check| check.id == "dns.search-list").filter(|_| wrong) else { return };
-    for check in checks.iter_mut().filter(|check| blamed.contains(&check.category)) {
-        check.warning |= check.accuses().is_some();
+    for check in checks.iter_mut().filter(|check| blamed.contains(&check.category) && check.outcome != Outcome::Skipped)
+    {
+        (check.outcome, check.warning, check.cause) = (Outcome::Skipped, false, None);
+        check.seen = format!("at the wrong host: {}", check.seen);
+        check.means.clear();
+        check.next_step.clear();
     }
     if let Some(check) = checks.get_mut(at) {
         check.warning = false;

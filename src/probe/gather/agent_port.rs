@@ -139,26 +139,29 @@ async fn through<'a>(
 /// `GET /`, which leaves no line in the controller's log.
 async fn hello(stream: TcpStream, target: &Target, proxy: Option<&Proxy>, endpoint: &Endpoint, clock: Clock) -> Hello {
     let begun = Instant::now();
-    let answer = async {
-        let mut stream = through(stream, target, proxy, endpoint, clock).await?;
-        clock.within(ANSWER, ask(&mut stream)).await?.map_err(|error| Failure::from(&error))
-    };
-    let mut said = match answer.await {
-        Ok(text) => read(&text),
+    let mut said = match through(stream, target, proxy, endpoint, clock).await {
         Err(failure) => Hello { failure: Some(failure), ..Hello::default() },
+        Ok(mut stream) => {
+            let mut answer = Vec::new();
+            let asked = clock.within(ANSWER, ask(&mut stream, &mut answer)).await;
+            match asked.and_then(|asked| asked.map_err(|error| Failure::from(&error))) {
+                // Some say who they are, and then wait for what is not coming.
+                Err(failure) if answer.is_empty() => Hello { failure: Some(failure), ..Hello::default() },
+                _ => read(&answer),
+            }
+        }
     };
     said.ms = begun.elapsed().as_millis() as u64;
     said
 }
 
-/// Asks and reads to the end; what came before a connection broke counts.
-pub(super) async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> std::io::Result<Vec<u8>> {
+/// Asks, and adds to `answer` what comes until the end.
+pub(super) async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    answer: &mut Vec<u8>,
+) -> std::io::Result<()> {
     stream.write_all(REQUEST).await?;
-    let mut answer = Vec::new();
-    match stream.take(MAX_HELLO).read_to_end(&mut answer).await {
-        Err(error) if answer.is_empty() => Err(error),
-        _ => Ok(answer),
-    }
+    stream.take(MAX_HELLO).read_to_end(answer).await.map(drop)
 }
 
 /// What the listener says (`TcpSlaveAgentListener.ConnectionHandler.respondHello`).

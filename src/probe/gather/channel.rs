@@ -150,9 +150,11 @@ async fn idle_socket(mut stream: TcpStream, until: Instant) -> (Option<Failure>,
         return (early, known);
     }
     // What forgets a connection does not always say so.
-    let ended = match timeout(SIGN_OF_LIFE, agent_port::ask(&mut stream)).await {
-        Ok(Ok(answer)) if answer.is_empty() => Some(closed()),
-        Ok(Ok(_)) => None,
+    let mut answer = Vec::new();
+    let asked = timeout(SIGN_OF_LIFE, agent_port::ask(&mut stream, &mut answer)).await;
+    let ended = match asked {
+        _ if !answer.is_empty() => None,
+        Ok(Ok(())) => Some(closed()),
         Ok(Err(error)) => Some(Failure::from(&error)),
         Err(_) => Some(timed_out(SIGN_OF_LIFE)),
     };

@@ -199,9 +199,21 @@ pub(super) fn answer(response: &Response) -> Answer {
     Answer {
         status: response.status(),
         headers: headers.collect(),
+        title: title(&response.body),
         text: response.message(),
         stalled: response.stalled,
     }
+}
+
+/// The text between `<title>` and `</title>`.
+fn title(body: &[u8]) -> String {
+    let body = String::from_utf8_lossy(body);
+    let lower = body.to_ascii_lowercase();
+    let title = lower.find("<title").and_then(|at| {
+        let from = at + lower[at..].find('>')? + 1;
+        body.get(from..from + lower[from..].find('<')?)
+    });
+    excerpt(title.unwrap_or_default(), 100)
 }
 
 /// The addresses that a start would try, or those that the name servers tell where the system's resolver is too slow.
