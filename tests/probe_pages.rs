@@ -22,7 +22,8 @@ fn read(name: &str) -> String {
 fn each_cause_has_a_page_and_each_page_a_cause() {
     let causes: BTreeSet<String> = CauseId::ALL.iter().map(|cause| format!("{cause}.md")).collect();
     let pages = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let pages: BTreeSet<String> = pages.filter(|name| name != "README.md" && name != "json.md").collect();
+    let pages: BTreeSet<String> =
+        pages.filter(|name| !["README.md", "json.md", "kubernetes.md"].contains(&name.as_str())).collect();
     assert_eq!(pages, causes);
 }
 

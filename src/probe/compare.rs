@@ -13,6 +13,7 @@ use super::catalog::CauseId;
 use super::check::{Check, Confidence, Outcome, Report, Verdict};
 use super::command;
 use super::kubernetes::facts::{Asked, KubernetesFacts, Role};
+use super::kubernetes::no_policy;
 
 /// No log with a report in it is larger.
 const MAX_REPORT: u64 = 8 << 20;
@@ -276,6 +277,7 @@ fn both(pod: &Report, host: &Report) -> Verdict {
 fn of_pod_network(pod: &Report, host: &Report, pod_cause: CauseId, besides: &str) -> Verdict {
     let informed = with_knowledge_of(pod, host);
     let explained = cause(&informed).unwrap_or(pod_cause);
+    let policies_excluded = [pod, host].iter().any(|report| report.facts.kubernetes.as_ref().is_some_and(no_policy));
     let policy = |what: &str| {
         Verdict::of(
             CauseId::NetworkPolicy,
@@ -309,9 +311,10 @@ fn of_pod_network(pod: &Report, host: &Report, pod_cause: CauseId, besides: &str
         cause if of_network(cause) && alive(pod) => policy("it reaches others in the cluster"),
         cause if silent(cause) => Verdict::of(
             CauseId::PodNetworkDead,
-            Confidence::Certain,
+            if policies_excluded { Confidence::Certain } else { Confidence::Likely },
             format!(
-                "The pod network is dead on this node: the host's network reaches the controller, a pod on the same node does not.{besides}"
+                "The pod network is dead on this node: the host's network reaches the controller, a pod on the same node does not{}.{besides}",
+                if policies_excluded { "" } else { "; a network policy that forbids everything would look the same" }
             ),
             "Look at the pods of the pod network (CNI) and of kube-proxy on this node, and compare the CNI's range with the one that the cluster was set up with.",
         ),
@@ -515,10 +518,10 @@ mod tests {
             (None, Some(true), None, Some(true), "ok", Certain),
             (None, Some(true), Some(C::TcpTimeout), Some(false), "ok", Certain),
             // Only the pod network.
-            (Some(C::TcpTimeout), Some(false), None, Some(true), "pod-network-dead", Certain),
-            (Some(C::TcpTimeout), None, None, None, "pod-network-dead", Certain),
-            (Some(C::PodNetworkDead), Some(false), None, Some(true), "pod-network-dead", Certain),
-            (Some(C::DnsServerDead), Some(false), None, Some(true), "pod-network-dead", Certain),
+            (Some(C::TcpTimeout), Some(false), None, Some(true), "pod-network-dead", Likely),
+            (Some(C::TcpTimeout), None, None, None, "pod-network-dead", Likely),
+            (Some(C::PodNetworkDead), Some(false), None, Some(true), "pod-network-dead", Likely),
+            (Some(C::DnsServerDead), Some(false), None, Some(true), "pod-network-dead", Likely),
             (Some(C::TcpTimeout), Some(true), None, Some(true), "network-policy", Likely),
             (Some(C::ControllerDead), Some(true), None, Some(true), "network-policy", Likely),
             (Some(C::AgentPortBlocked), Some(true), None, Some(true), "network-policy", Likely),
@@ -532,7 +535,7 @@ mod tests {
             (Some(C::TlsExpired), Some(true), Some(C::TlsExpired), Some(true), "tls-expired", Certain),
             (Some(C::TcpRefused), Some(true), Some(C::TcpRefused), Some(true), "tcp-refused", Certain),
             // Both, and each its own.
-            (Some(C::TcpTimeout), Some(false), Some(C::NotJenkins), Some(true), "pod-network-dead", Certain),
+            (Some(C::TcpTimeout), Some(false), Some(C::NotJenkins), Some(true), "pod-network-dead", Likely),
             (Some(C::NotJenkins), Some(true), Some(C::TlsExpired), Some(true), "not-jenkins", Likely),
         ];
         for (pod, pod_alive, host, host_alive, id, confidence) in cases {
@@ -582,6 +585,9 @@ mod tests {
         );
         // In order, the network is dead all the same.
         host.facts.kubernetes.as_mut().unwrap().networks[0].ranges = vec![cidr("172.20.0.0/16")];
+        assert_eq!(verdict(&pod, &host), ("pod-network-dead".to_owned(), Confidence::Likely));
+        // And nothing else can be meant where no network policy is for the pod.
+        host.facts.kubernetes.as_mut().unwrap().policies = Asked::Is(Vec::new());
         assert_eq!(verdict(&pod, &host), ("pod-network-dead".to_owned(), Confidence::Certain));
     }
 
@@ -613,7 +619,7 @@ mod tests {
         };
         assert_eq!(comparison.differences, [expected]);
         let text = print(&comparison);
-        assert!(text.starts_with("pod-network-dead (certain): "), "{text}");
+        assert!(text.starts_with("pod-network-dead (likely): "), "{text}");
         assert!(
             text.contains("\npod network  tcp-timeout: It is so.\nhost network ok: Nothing stands in the way.\n"),
             "{text}"

@@ -441,7 +441,7 @@ pub struct Answer {
     pub title: String,
     /// What the body says to a reader, shortened to one line.
     pub text: String,
-    /// The body came to a halt.
+    /// The body came to a halt before its end.
     pub stalled: bool,
 }
 

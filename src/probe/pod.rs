@@ -59,7 +59,8 @@ struct Options {
     /// The namespace of the pods
     #[arg(short, long)]
     namespace: Option<String>,
-    /// Put both on this node, taints notwithstanding; otherwise the scheduler chooses
+    /// Put both on this node, taints notwithstanding; otherwise the scheduler chooses, and a printed manifest has the second
+    /// follow the first, which it can't once that has ended
     #[arg(long)]
     node: Option<String>,
     /// Their service account
@@ -154,7 +155,9 @@ fn check(options: &Options) -> Result<(), String> {
             argument.split_once('=').map_or((argument.as_str(), None), |(name, value)| (name, Some(value)));
         let is = |text: &str| text.trim_start_matches('-') == "secret" && text.starts_with('-');
         let secret = if is(name) { value } else { Some(argument.as_str()).filter(|_| is(previous)) };
-        if secret.is_some_and(|secret| !secret.starts_with('@')) {
+        // The image's entrypoint takes it without an option too.
+        let bare = argument.len() >= 32 && argument.bytes().all(|b| b.is_ascii_hexdigit());
+        if bare || secret.is_some_and(|secret| !secret.starts_with('@')) {
             return Err("The secret would stand in the pods' manifests: leave -secret out (a probe does not need it), or give it by --env-from-secret.".to_owned());
         }
         previous = if value.is_none() { name } else { "" };
@@ -310,10 +313,17 @@ mod tests {
             .map_err(|error| error.to_string())
     }
 
+    const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
     #[test]
     fn secrets_have_no_place_in_a_manifest() {
-        for bad in [&["-secret", "abc"][..], &["-secret=abc"], &["--secret", "abc"], &["-name", "n", "-secret", "abc"]]
-        {
+        for bad in [
+            &["-secret", "abc"][..],
+            &["-secret=abc"],
+            &["--secret", "abc"],
+            &["-name", "n", "-secret", "abc"],
+            &[KEY, "n"],
+        ] {
             let options = parse(&[&["--", "-url", "http://x/"], bad].concat()).unwrap();
             let error = check(&options).unwrap_err();
             assert!(error.contains("The secret would stand") && !error.contains("abc"), "{error}");

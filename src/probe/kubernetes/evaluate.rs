@@ -135,11 +135,43 @@ fn service(cluster: &KubernetesFacts) -> Option<Check> {
     )
 }
 
-/// Where the agent wants to go: addresses and ports that it has tried.
+/// Where the agent wants to go and doesn't get.
 fn wanted(facts: &Facts) -> Vec<SocketAddr> {
     let sites = facts.sites.iter().flat_map(|site| &site.connects);
     let port = facts.agent_port.iter().flat_map(|port| &port.connects);
     sites.chain(port).filter(|connect| connect.failure.is_some()).map(|connect| connect.address).collect()
+}
+
+/// The same, or the name servers that don't tell its address.
+fn controller_or_dns(facts: &Facts, cluster: &KubernetesFacts) -> Vec<SocketAddr> {
+    let wanted = wanted(facts);
+    if !wanted.is_empty() {
+        return wanted;
+    }
+    let dns = cluster.peers.iter().filter(|peer| peer.role == Role::ClusterDns && peer.reached() == Some(false));
+    dns.map(|peer| peer.address).collect()
+}
+
+/// Whether the network policies let a TCP connection from this pod to that address; `None` where that depends on what
+/// isn't known.
+fn allowed(cluster: &KubernetesFacts, address: SocketAddr) -> Option<bool> {
+    let policies = cluster.policies.get()?;
+    let mut selecting = policies.iter().filter(|policy| policy.selects != Some(false)).peekable();
+    if selecting.peek().is_none() {
+        return Some(true);
+    }
+    // What a policy sees of a service is the pod behind it and that pod's port, neither of which we know.
+    let behind_service = cluster.service.is_some();
+    any(selecting.map(|policy| {
+        // A policy that may not be for this pod allows nothing for certain, and forbids nothing.
+        let clear = policy.selects == Some(true) && (policy.egress.is_empty() || !behind_service);
+        if clear { policy.allows(address.ip(), address.port()) } else { None }
+    }))
+}
+
+/// Whether it is known that no network policy is for this pod.
+pub(in crate::probe) fn no_policy(cluster: &KubernetesFacts) -> bool {
+    cluster.policies.get().is_some_and(|policies| policies.iter().all(|policy| policy.selects == Some(false)))
 }
 
 fn network_policy(facts: &Facts, cluster: &KubernetesFacts) -> Option<Check> {
@@ -158,23 +190,11 @@ fn network_policy(facts: &Facts, cluster: &KubernetesFacts) -> Option<Check> {
     let names: Vec<&str> = selecting.iter().map(|policy| policy.name.as_str()).take(MAX_SHOWN).collect();
     let names = names.join(", ");
     let restricted = format!("what leaves this pod is restricted by {names}");
-    let wanted = wanted(facts);
+    let wanted = controller_or_dns(facts, cluster);
     let Some(first) = wanted.first() else {
         return Some(Check::unknown(id, CATEGORY, namespace, restricted));
     };
-    // What the policy sees of a service is the pod behind it and that pod's port, neither of which we know.
-    let behind_service = cluster.service.is_some();
-    let allowed = |address: &SocketAddr| {
-        any(selecting.iter().map(|policy| {
-            let allows = if behind_service && !policy.egress.is_empty() {
-                None
-            } else {
-                policy.allows(address.ip(), address.port())
-            };
-            // A policy that may not be for this pod allows nothing for certain, and forbids nothing.
-            if policy.selects == Some(true) { allows } else { None }
-        }))
-    };
+    let allowed = |address: &SocketAddr| allowed(cluster, *address);
     Some(match wanted.iter().find(|address| allowed(address) != Some(true)) {
         None => Check::yes(id, CATEGORY, namespace, format!("{restricted}, which allow {first}")),
         Some(address) if allowed(address) == Some(false) => {
@@ -574,8 +594,8 @@ fn replacement(
     }
     if silent && !host {
         if let Some(check) = failed(CauseId::PodCidrMismatch) {
-            let confidence =
-                if check.id == "kubernetes.pod-range" || nothing { Confidence::Certain } else { Confidence::Likely };
+            let own = checks.iter().any(|check| check.id == "kubernetes.pod-range" && check.outcome == Outcome::No);
+            let confidence = if own || nothing { Confidence::Certain } else { Confidence::Likely };
             return Some(told(check, CauseId::PodCidrMismatch, confidence));
         }
         let wanted = wanted(facts);
@@ -587,13 +607,22 @@ fn replacement(
             return Some(told(check, CauseId::CidrOverlap, Confidence::Likely));
         }
         if nothing {
+            // A policy that forbids everything looks the same.
+            let forbidden = |peer: &&&Peer| allowed(cluster, peer.address) == Some(false);
+            if let Some(check) = failed(CauseId::NetworkPolicy)
+                && dead.iter().filter(forbidden).count() == dead.len()
+            {
+                return Some(told(check, CauseId::NetworkPolicy, Confidence::Certain));
+            }
             let several = dead.iter().any(|peer| peer.role != dead[0].role);
+            let certain = several && no_policy(cluster);
             let node = cluster.peers.iter().any(|peer| peer.role == Role::Node && peer.reached() == Some(true));
             let but = if node { ", only its own node" } else { "" };
+            let or = if certain { "" } else { "; a network policy that forbids everything would look the same" };
             return Some((
                 CauseId::PodNetworkDead,
-                if several { Confidence::Certain } else { Confidence::Likely },
-                format!("This pod's network is dead: neither the controller nor {} can be reached{but}.", names(&dead)),
+                if certain { Confidence::Certain } else { Confidence::Likely },
+                format!("This pod's network is dead: neither the controller nor {} can be reached{but}{or}.", names(&dead)),
                 "Look at the pods of the pod network (CNI) and of kube-proxy on this node, and compare with a pod on the host network: agent probe-pod."
                     .to_owned(),
             ));

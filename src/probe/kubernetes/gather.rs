@@ -628,6 +628,27 @@ mod tests {
     }
 
     #[test]
+    fn the_manifests_grant_what_is_asked_for_and_tell_what_is_read() {
+        let rbac = include_str!("../../../k8s/probe/rbac.yaml");
+        for name in
+            ["kubeadm-config", "kube-flannel-cfg", "canal-config", "calico-config", "cilium-config", "calico-node"]
+        {
+            assert!(rbac.contains(name), "{name}");
+        }
+        for kind in
+            ["nodes", "configmaps", "daemonsets", "ippools", "services", "endpointslices", "pods", "networkpolicies"]
+        {
+            assert!(rbac.contains(&format!("resources: [{kind}]")), "{kind}");
+        }
+        for manifest in [include_str!("../../../k8s/probe/job.yaml"), include_str!("../../../k8s/probe/daemonset.yaml")]
+        {
+            for variable in VARIABLES {
+                assert!(manifest.contains(&format!("- name: {variable}\n")), "{variable}");
+            }
+        }
+    }
+
+    #[test]
     fn names_of_services() {
         let cases = [
             ("jenkins", Some(("ci", "jenkins"))),

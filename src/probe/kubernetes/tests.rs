@@ -444,18 +444,17 @@ fn a_dead_pod_network() {
     for kind in [FailureKind::TimedOut, FailureKind::HostUnreachable, FailureKind::NetworkUnreachable] {
         for symptom in [CauseId::TcpTimeout, CauseId::DnsServerDead, CauseId::NetworkUnreachable] {
             // Its own node, by the bridge, says nothing about the rest.
-            assert_judged(&dead(kind, None), symptom, CauseId::PodNetworkDead, Confidence::Certain);
-            assert_judged(
-                &dead(kind, Some(FailureKind::TimedOut)),
-                symptom,
-                CauseId::PodNetworkDead,
-                Confidence::Certain,
-            );
+            for node in [None, Some(FailureKind::TimedOut)] {
+                let mut dead = dead(kind, node);
+                // A policy that forbids everything can't be told from it, unless somebody else knows the policies.
+                assert_judged(&dead, symptom, CauseId::PodNetworkDead, Confidence::Likely);
+                dead.kubernetes.as_mut().unwrap().policies = Asked::Is(Vec::new());
+                assert_judged(&dead, symptom, CauseId::PodNetworkDead, Confidence::Certain);
+                dead.kubernetes.as_mut().unwrap().peers.remove(0);
+                assert_judged(&dead, symptom, CauseId::PodNetworkDead, Confidence::Likely);
+            }
         }
     }
-    let mut one = dead(FailureKind::TimedOut, None);
-    one.kubernetes.as_mut().unwrap().peers.remove(0);
-    assert_judged(&one, CauseId::TcpTimeout, CauseId::PodNetworkDead, Confidence::Likely);
     // A node refuses in the name of services that have no endpoints: nothing is known.
     assert_judged(&dead(FailureKind::Refused, None), CauseId::TcpTimeout, CauseId::TcpTimeout, Confidence::Likely);
     // One of them answers.
@@ -480,7 +479,7 @@ fn whether_a_pod_is_on_the_host_network_shows_in_its_addresses() {
     host.environment.interfaces = vec![interface("192.0.2.11"), interface("10.244.1.1")];
     assert_judged(&host, CauseId::TcpTimeout, CauseId::TcpTimeout, Confidence::Likely);
     host.environment.interfaces = vec![interface("10.244.1.7")];
-    assert_judged(&host, CauseId::TcpTimeout, CauseId::PodNetworkDead, Confidence::Certain);
+    assert_judged(&host, CauseId::TcpTimeout, CauseId::PodNetworkDead, Confidence::Likely);
 }
 
 fn slices(ready: &[bool]) -> objects::Endpoints {
@@ -589,9 +588,15 @@ fn network_policies() {
     let mut host = with(std::slice::from_ref(&none));
     host.kubernetes.as_mut().unwrap().pod.host_network = Some(true);
     assert_judged(&host, CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
+    // One that forbids everything explains a network in which nothing answers; one that lets others through does not.
     let mut dead = with(&[none]);
     dead.kubernetes.as_mut().unwrap().peers = peers(Some(FailureKind::TimedOut));
-    assert_judged(&dead, CauseId::TcpTimeout, CauseId::PodNetworkDead, Confidence::Certain);
+    assert_judged(&dead, CauseId::TcpTimeout, CauseId::NetworkPolicy, Confidence::Certain);
+    dead.sites.clear();
+    assert_judged(&dead, CauseId::DnsServerDead, CauseId::NetworkPolicy, Confidence::Certain);
+    let mut dead = with(&[egress(json!([{"to": [{"ipBlock": {"cidr": "10.96.0.0/12"}}]}]))]);
+    dead.kubernetes.as_mut().unwrap().peers = peers(Some(FailureKind::TimedOut));
+    assert_judged(&dead, CauseId::TcpTimeout, CauseId::PodNetworkDead, Confidence::Likely);
 }
 
 #[test]

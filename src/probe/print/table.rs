@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::probe::check::{Category, Check, Confidence, Outcome, Report};
+use crate::probe::check::{Category, Check, Confidence, Outcome, Report, Verdict};
 
 const RED: &str = "31";
 const GREEN: &str = "32";
@@ -43,7 +43,7 @@ pub fn print(report: &Report, colours: bool) -> String {
     for category in Category::ALL {
         let checks: Vec<&Check> = report.checks.iter().filter(|check| check.category == category).collect();
         if !checks.is_empty() {
-            apart = chapter(&mut out, paint, category, &checks, apart, verdict.sentence.as_str());
+            apart = chapter(&mut out, paint, category, &checks, apart, verdict);
         }
     }
     let _ = writeln!(out, "\n{}", paint.with(&format!("{:.1} s", report.elapsed_ms as f64 / 1000.0), DIM));
@@ -51,25 +51,27 @@ pub fn print(report: &Report, colours: bool) -> String {
 }
 
 /// A line if all is well or nothing was done, else a line for each check. Whether it wants an empty line behind it.
-fn chapter(out: &mut String, paint: Paint, category: Category, checks: &[&Check], apart: bool, said: &str) -> bool {
+fn chapter(
+    out: &mut String,
+    paint: Paint,
+    category: Category,
+    checks: &[&Check],
+    apart: bool,
+    verdict: &Verdict,
+) -> bool {
     let all = |outcome: Outcome| checks.iter().all(|check| check.outcome == outcome);
     let title = format!("{:<1$}", category.title(), TITLE - 2);
-    let (well, skipped) = (all(Outcome::Yes), all(Outcome::Skipped));
+    // What is known of the place is for whoever looks for a cause.
+    let short = verdict.is_ok() || checks.len() == 1;
+    let (well, skipped) = (all(Outcome::Yes) && short, all(Outcome::Skipped));
     if apart || !(well || skipped) {
         out.push('\n');
     }
     if well {
-        let before = std::iter::once("").chain(checks.iter().map(|check| check.target.as_str()));
-        let details: Vec<String> = checks
-            .iter()
-            .zip(before)
-            .map(|(check, before)| {
-                let line = line(check);
-                // What is said of one target has its name once.
-                line.strip_prefix(before).and_then(|rest| rest.strip_prefix(": ")).map_or(line.clone(), str::to_owned)
-            })
-            .collect();
-        let details = wrap(&details.join("; "), TITLE, TITLE);
+        let more = checks.len() - 1;
+        let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+        let details =
+            wrap(&format!("{}{more}", checks.first().map(|check| line(check)).unwrap_or_default()), TITLE, TITLE);
         let _ = writeln!(out, "{} {}{details}", paint.with("✓", GREEN), paint.with(&title, BOLD));
     } else if skipped {
         let why = checks.first().map_or("", |check| &check.seen);
@@ -78,7 +80,7 @@ fn chapter(out: &mut String, paint: Paint, category: Category, checks: &[&Check]
     } else {
         let _ = writeln!(out, "{}", paint.with(category.title(), BOLD));
         for check in checks {
-            each(out, paint, check, said);
+            each(out, paint, check, &verdict.sentence);
         }
     }
     !(well || skipped)
@@ -153,7 +155,6 @@ impl Paint {
 mod tests {
     use super::*;
     use crate::probe::catalog::CauseId;
-    use crate::probe::check::Verdict;
     use crate::probe::facts::Facts;
     use crate::probe::print::{json, short};
 
