@@ -26,7 +26,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Redirects that are followed; a login page that needs more is broken.
 const MAX_REDIRECTS: usize = 5;
 
-const LISTENER: &str = "tcpSlaveAgentListener/";
+pub(crate) const LISTENER: &str = "tcpSlaveAgentListener/";
 
 /// Where a JNLP4 connection goes, and who must be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,18 +147,24 @@ impl Endpoint {
             let message = format!("this agent speaks {PROTOCOL_NAME} only");
             return Err(wrong("using -protocols", &protocols.join(","), message));
         }
-        Ok(Self {
-            host,
+        Ok(Self { protocols: protocols.to_vec(), ..Self::at(&host, port, identity, "-direct") })
+    }
+
+    /// An endpoint of which no controller has told anything.
+    pub(crate) fn at(host: &str, port: u16, identity: InstanceIdentity, origin: &str) -> Self {
+        Self {
+            host: host.to_owned(),
             port,
             identity,
             controller_version: None,
             minimum_version: None,
-            protocols: protocols.to_vec(),
-            origin: "-direct".to_owned(),
-        })
+            protocols: Vec::new(),
+            origin: origin.to_owned(),
+        }
     }
 
-    fn through(&mut self, tunnel: &HostPort) {
+    /// Replaces host and port by what `-tunnel` says.
+    pub(crate) fn through(&mut self, tunnel: &HostPort) {
         if let Some(host) = &tunnel.host {
             self.host.clone_from(host);
         }
@@ -386,7 +392,7 @@ fn no_url() -> ConnectError {
 }
 
 /// Where a `Location` leads; `None` where that can't be told.
-fn resolve(from: &ControllerUrl, location: &str) -> Option<ControllerUrl> {
+pub(crate) fn resolve(from: &ControllerUrl, location: &str) -> Option<ControllerUrl> {
     let uri = Uri::try_from(location).ok().filter(|_| !location.starts_with("//"))?;
     let mut url = match (uri.scheme_str(), uri.authority()) {
         (Some(scheme), Some(authority)) => ControllerUrl::parse(&format!("{scheme}://{authority}")).ok()?,

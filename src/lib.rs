@@ -13,6 +13,7 @@ pub mod discovery;
 pub mod files;
 pub mod frame;
 pub mod object;
+pub mod probe;
 pub mod process;
 pub mod session;
 pub mod transport;

@@ -67,6 +67,8 @@ pub struct Invocation<'a> {
 pub enum Action {
     /// Be an agent.
     Run(Box<Config>),
+    /// Look for what keeps the agent from connecting.
+    Probe(Box<Config>),
     /// Replace the process by this command.
     Exec(String),
     /// `demo`, with its arguments.
@@ -75,6 +77,12 @@ pub enum Action {
     Decode(Vec<String>),
     /// Ask the agent at this address how it is.
     Healthcheck(SocketAddr),
+    /// `probe-listen`, with its arguments.
+    ProbeListen(Vec<String>),
+    /// `probe-pod`, with its arguments.
+    ProbePod(Vec<String>),
+    /// `probe-compare`, with its arguments.
+    ProbeCompare(Vec<String>),
     /// Print the help.
     Help,
     /// Print the manual page.
@@ -97,6 +105,9 @@ pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
     match arguments {
         [command, rest @ ..] if command == "demo" => return Ok(Action::Demo(rest.to_vec())),
         [command, rest @ ..] if command == "decode" => return Ok(Action::Decode(rest.to_vec())),
+        [command, rest @ ..] if command == "probe-listen" => return Ok(Action::ProbeListen(rest.to_vec())),
+        [command, rest @ ..] if command == "probe-pod" => return Ok(Action::ProbePod(rest.to_vec())),
+        [command, rest @ ..] if command == "probe-compare" => return Ok(Action::ProbeCompare(rest.to_vec())),
         [command] if command == "help" => return Ok(Action::Help),
         [command] if command == "man" && !is_entrypoint(program) => return Ok(Action::Manual),
         [command, shell] if command == "completions" => {
@@ -137,7 +148,8 @@ pub fn interpret(invocation: &Invocation<'_>) -> Result<Action, UsageError> {
     };
     let mut config = options::resolve(from_environment?, command_line, context, read_file)?;
     config.notes.extend(notes);
-    Ok(Action::Run(Box::new(config)))
+    let config = Box::new(config);
+    Ok(if config.probe.is_some() { Action::Probe(config) } else { Action::Run(config) })
 }
 
 fn is_entrypoint(program: &str) -> bool {

@@ -27,6 +27,14 @@ A Jenkins inbound agent without a JVM; takes what java -jar agent.jar and the je
         The same without HTTP.
   agent
         Speak over stdin and stdout, for launchers that start the agent themselves (SSH, command).
+  agent --probe -url https://jenkins.example.org/
+        Say why the controller can't be reached, with the options and environment of a start.
+  agent probe-listen PORT
+        Show who arrives at a port, from which address: the other side of a probe.
+  agent probe-pod --image IMAGE [--apply] -- AGENT OPTIONS
+        Probe from two pods on one node, with the pod network and with the host's.
+  agent probe-compare POD.json HOST.json
+        Compare two probes of one node, with the pod network and with the host's.
   agent demo
         Run a small build against a controller inside this process.
   agent decode FILE...
@@ -45,6 +53,7 @@ pub(super) const CHAPTERS: &[(Group, &str)] = &[
     (Group::Lifetime, "Lifetime"),
     (Group::Files, "Directories and log"),
     (Group::Health, "Health"),
+    (Group::Diagnosis, "When it does not connect"),
     (Group::Program, "Program"),
     (Group::Deprecated, "Deprecated, or without effect here"),
 ];
@@ -60,7 +69,7 @@ pub fn text(exit_codes: &[(u8, &str)]) -> String {
                 let _ = write!(names, ", -{other}");
             }
             if let Some(value) = row.value {
-                let _ = write!(names, " {value}");
+                let _ = if row.optional { write!(names, "[={value}]") } else { write!(names, " {value}") };
             }
             let _ = writeln!(out, "  {names}");
             wrap(&mut out, row.no_effect.map_or(row.help.to_owned(), |why| format!("No effect: {why}.")).as_str());
@@ -109,7 +118,7 @@ mod tests {
         for row in OPTIONS {
             let start = format!("  {}", row.spelling());
             let lines = text.lines().filter(|line| {
-                line.strip_prefix(&start).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ',']))
+                line.strip_prefix(&start).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ',', '[']))
             });
             assert_eq!(lines.count(), 1, "{}", row.spelling());
             for name in row.names {

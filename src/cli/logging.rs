@@ -24,6 +24,11 @@ const FILE_LIMIT: u64 = 10 * 1024 * 1024;
 /// So many files are kept, the one being written included.
 const FILE_COUNT: u32 = 5;
 
+/// Whether to use colours: on a terminal, unless `NO_COLOR` is set to something (no-color.org).
+pub fn colours(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// A file that is turned over when it is full, as `java.util.logging.FileHandler` does.
 #[derive(Debug)]
 pub struct RotatingFile {
@@ -103,7 +108,7 @@ pub fn install(
     settings: &LogSettings,
     file: Option<RotatingFile>,
 ) -> Result<(), tracing::subscriber::SetGlobalDefaultError> {
-    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colours = colours(io::stderr().is_terminal());
     let screen = Lines::new(settings.format, colours, io::stderr());
     let file = file.map(|file| FileLines { format: settings.format, file: Mutex::new(Some(file)) });
     let subscriber = tracing_subscriber::registry().with(targets(settings.verbosity)).with(screen).with(file);

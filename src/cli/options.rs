@@ -12,8 +12,10 @@ use std::time::Duration;
 use base64::Engine as _;
 
 use super::{ReadFile, UsageError};
+use crate::probe::{self, print::Format};
 use crate::session::config::{
-    CertSource, Config, HostPort, JnlpSource, LogFormat, LogSettings, Secret, Transport, Tunnel, WorkDirSettings,
+    CertSource, Config, HostPort, JnlpSource, LogFormat, LogSettings, ProbeSettings, Secret, Transport, Tunnel,
+    WorkDirSettings,
 };
 use crate::session::duration;
 
@@ -30,6 +32,8 @@ pub enum Group {
     Files,
     /// Being watched over.
     Health,
+    /// Why it does not connect.
+    Diagnosis,
     /// About the program.
     Program,
     /// Deprecated or without effect.
@@ -69,6 +73,10 @@ pub enum Opt {
     Verbose,
     HealthAddress,
     Healthcheck,
+    Probe,
+    ProbeAuth,
+    ProbeHold,
+    ProbeTimeout,
     Help,
     Version,
     JarCache,
@@ -89,6 +97,8 @@ pub struct Row {
     pub names: &'static [&'static str],
     /// The name of its value; `None` for a switch.
     pub value: Option<&'static str>,
+    /// The value may be left out; it is only taken from behind a `=`.
+    pub optional: bool,
     /// The help's chapter.
     pub group: Group,
     /// Options that must be there too.
@@ -108,7 +118,7 @@ const fn row(
     group: Group,
     help: &'static str,
 ) -> Row {
-    Row { opt, names, value, group, requires: &[], forbids: &[], no_effect: None, help }
+    Row { opt, names, value, optional: false, group, requires: &[], forbids: &[], no_effect: None, help }
 }
 
 impl Row {
@@ -122,6 +132,11 @@ impl Row {
         self
     }
 
+    const fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
     const fn no_effect(mut self, reason: &'static str) -> Self {
         self.no_effect = Some(reason);
         self
@@ -130,10 +145,8 @@ impl Row {
     /// The name to use, with one dash where `agent.jar` has the option.
     pub fn spelling(&self) -> String {
         let name = self.names[0];
-        let own = matches!(
-            self.opt,
-            Opt::FirstConnectTimeout | Opt::Grace | Opt::LogFormat | Opt::HealthAddress | Opt::Healthcheck
-        );
+        let own = matches!(self.opt, Opt::FirstConnectTimeout | Opt::Grace | Opt::LogFormat)
+            || matches!(self.group, Group::Health | Group::Diagnosis);
         format!("{}{name}", if own { "--" } else { "-" })
     }
 }
@@ -207,6 +220,18 @@ pub const OPTIONS: &[Row] = &[
         "Answer over HTTP there: /healthz (200 while the process makes progress), /readyz (200 while the channel is up), /metrics (Prometheus). Without an IP: 127.0.0.1. Not for the jnlp container of a pod template: the kubernetes plugin looks at the agent only once its pod is ready."),
     row(Opt::Healthcheck, &["healthcheck"], None, Group::Health,
         "Ask the agent that listens on --health-address whether its channel is up, and exit with 0 if it is and 1 if not. For a container's health check."),
+    row(Opt::Probe, &["probe"], Some("table|short|json"), Group::Diagnosis,
+        "With the options of a start: find out in seconds why it can't reach the controller, and say what to do. The secret is not sent; -secret and -name may be left out.")
+        .optional(),
+    row(Opt::ProbeAuth, &["probe-auth"], None, Group::Diagnosis,
+        "Log in too, which takes the node's place for a moment.")
+        .requires(&[Opt::Probe, Opt::Secret, Opt::Name]),
+    row(Opt::ProbeHold, &["probe-hold"], Some("DURATION"), Group::Diagnosis,
+        "Keep an idle connection for this long, such as 90s, and see whether something cuts it. For a WebSocket this needs --probe-auth.")
+        .requires(&[Opt::Probe]),
+    row(Opt::ProbeTimeout, &["probe-timeout"], Some("DURATION"), Group::Diagnosis,
+        "How long all but that may take. Default: 15s.")
+        .requires(&[Opt::Probe]),
 
     row(Opt::Help, &["help", "h", "?"], None, Group::Program,
         "Show this text."),
@@ -306,7 +331,9 @@ pub fn parse(
             Some((spelling, value)) => (spelling.to_owned(), Some(value.to_owned())),
             None => (token.clone(), None),
         };
-        let value = if row.value.is_some() {
+        let value = if row.optional {
+            attached.unwrap_or_default()
+        } else if row.value.is_some() {
             attached
                 .or_else(|| tokens.next())
                 .ok_or_else(|| UsageError(format!("Option \"{spelling}\" takes an operand")))?
@@ -462,7 +489,8 @@ fn overridden(
         .iter()
         .chain(command_line)
         .any(|given| matches!(given.opt, Opt::Secret | Opt::Name | Opt::JnlpUrl));
-    let elsewhere = command_line.iter().any(|given| matches!(given.opt, Opt::Url | Opt::Direct | Opt::WebSocket));
+    let elsewhere =
+        command_line.iter().any(|given| matches!(given.opt, Opt::Url | Opt::Direct | Opt::WebSocket | Opt::Probe));
     let stdio = context.lenient_environment && anonymous && !elsewhere;
 
     let mut dropped: Vec<Opt> = Vec::new();
@@ -679,6 +707,9 @@ impl Builder<'_> {
         } else {
             return Ok(Transport::Stdio);
         };
+        if self.has(Opt::Probe) {
+            return Ok(transport);
+        }
         if secret.is_none() {
             return Err(UsageError("Secret is required for inbound agents".into()));
         }
@@ -689,6 +720,31 @@ impl Builder<'_> {
             return Err(UsageError("Only a single URL is supported for WebSocket agents".into()));
         }
         Ok(transport)
+    }
+
+    fn probe(&self, transport: &Transport) -> Result<Option<ProbeSettings>, UsageError> {
+        let Some(given) = self.last(Opt::Probe) else { return Ok(None) };
+        let format = match given.value.as_str() {
+            "" | "table" => Format::Table,
+            "short" => Format::Short,
+            "json" => Format::Json,
+            _ => return Err(illegal(given, "table, short or json")),
+        };
+        match transport {
+            Transport::Tcp | Transport::WebSocket | Transport::Direct(_) | Transport::Jnlp(_) => {}
+            _ => {
+                let message =
+                    format!("{} needs a controller to look for: -url, -direct or JENKINS_URL", given.origin());
+                return Err(UsageError(message));
+            }
+        }
+        let timeout = self.duration(Opt::ProbeTimeout, duration::parse_with_unit)?;
+        Ok(Some(ProbeSettings {
+            format,
+            authenticate: self.has(Opt::ProbeAuth),
+            hold: self.duration(Opt::ProbeHold, duration::parse_with_unit)?.filter(|hold| !hold.is_zero()),
+            timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(probe::TIMEOUT),
+        }))
     }
 
     fn log(&self) -> Result<LogSettings, UsageError> {
@@ -764,6 +820,7 @@ impl Builder<'_> {
             },
             log: self.log()?,
             name: self.text(Opt::Name),
+            probe: self.probe(&transport)?,
             transport,
             urls,
             secret,

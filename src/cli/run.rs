@@ -13,6 +13,7 @@ use super::logging::{self, RotatingFile};
 use super::{Config, help, manual, workdir};
 use crate::REMOTING_VERSION;
 use crate::decode::DecodeCommandError;
+use crate::probe::print::{self, Format};
 use crate::session::config::Transport;
 use crate::session::last_words::{self, last_words};
 use crate::session::milestones;
@@ -52,20 +53,25 @@ pub fn main() -> ExitCode {
             usage(&error.to_string())
         }
         Ok(Action::Run(config)) => agent(*config),
+        Ok(Action::Probe(config)) => probe(&config),
         Ok(Action::Exec(command)) => exec(&command),
         Ok(Action::Demo(arguments)) => ExitCode::from(crate::demo::run(&arguments)),
         Ok(Action::Decode(arguments)) => decode(&arguments),
-        Ok(Action::Help) => print(&help::text(&exit_codes())),
-        Ok(Action::Manual) => print(&manual::page(&exit_codes())),
-        Ok(Action::Completions(shell)) => print(&shell.script()),
+        Ok(Action::ProbeListen(arguments)) => ExitCode::from(crate::probe::listen::run(&arguments)),
+        Ok(Action::ProbePod(arguments)) => ExitCode::from(crate::probe::pod::run(&arguments)),
+        Ok(Action::ProbeCompare(arguments)) => ExitCode::from(crate::probe::compare::run(&arguments)),
+        Ok(Action::Help) => say(&help::text(&exit_codes())),
+        Ok(Action::Manual) => say(&manual::page(&exit_codes())),
+        Ok(Action::Completions(shell)) => say(&shell.script()),
         Ok(Action::Healthcheck(address)) => healthcheck(address),
-        Ok(Action::Version { own: false }) => print(&format!("{REMOTING_VERSION}\n")),
-        Ok(Action::Version { own: true }) => print(&version()),
+        Ok(Action::Version { own: false }) => say(&format!("{REMOTING_VERSION}\n")),
+        Ok(Action::Version { own: true }) => say(&version()),
     }
 }
 
 fn exit_codes() -> Vec<(u8, &'static str)> {
-    ConnectCode::ALL.iter().map(|(code, what)| (code.code(), *what)).collect()
+    let codes = ConnectCode::ALL.iter().map(|(code, what)| (code.code(), *what));
+    codes.chain(crate::probe::catalog::exit_codes()).collect()
 }
 
 fn version() -> String {
@@ -88,7 +94,7 @@ fn usage(message: &str) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-fn print(text: &str) -> ExitCode {
+fn say(text: &str) -> ExitCode {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -162,6 +168,33 @@ fn start(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
+/// Prints the report, and nothing else to standard output.
+fn probe(config: &Config) -> ExitCode {
+    hide();
+    let report = match crate::session::probe(config) {
+        Ok(report) => report,
+        Err(error) => {
+            let message = format!("{error}. {}", error.next_step());
+            if config.in_pod {
+                last_words(Path::new(last_words::TERMINATION_LOG), &message);
+            }
+            let _ = writeln!(std::io::stderr(), "{message}");
+            return ExitCode::from(error.exit_code().code());
+        }
+    };
+    if config.in_pod {
+        last_words(Path::new(last_words::TERMINATION_LOG), &print::short::print(&report));
+    }
+    let text = match config.probe.as_ref().map_or(Format::Table, |settings| settings.format) {
+        Format::Table => print::table::print(&report, logging::colours(std::io::stdout().is_terminal())),
+        Format::Short => print::short::print(&report),
+        Format::Json => print::json::print(&report),
+    };
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    ExitCode::from(report.verdict.exit_code)
+}
+
 fn run_session(config: Config) -> ExitCode {
     hide();
     ExitCode::from(crate::session::run(config, served))
@@ -191,7 +224,7 @@ fn served(config: Config, arguments: &[String]) -> Result<Config, String> {
 
 fn healthcheck(address: SocketAddr) -> ExitCode {
     match crate::session::health::check(address) {
-        Ok(()) => print("ok\n"),
+        Ok(()) => say("ok\n"),
         Err(why) => {
             let _ = writeln!(std::io::stderr(), "{why}");
             ExitCode::from(FAILED)

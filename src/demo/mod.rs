@@ -297,6 +297,7 @@ fn config(controller: &Controller, transport: Transport, root: &Path) -> Result<
             fail_if_missing: false,
         },
         log: LogSettings { format: LogFormat::Text, verbosity: 0, agent_log: None },
+        probe: None,
         notes: Vec::new(),
     })
 }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::probe::print::Format;
+
 /// A text that must not be seen: `Debug` and `Display` print `<hidden>`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -121,6 +123,19 @@ pub struct LogSettings {
     pub agent_log: Option<PathBuf>,
 }
 
+/// `--probe` and what goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeSettings {
+    /// How the report is printed.
+    pub format: Format,
+    /// `--probe-auth`.
+    pub authenticate: bool,
+    /// `--probe-hold`.
+    pub hold: Option<Duration>,
+    /// `--probe-timeout`.
+    pub timeout: Duration,
+}
+
 /// Everything a session needs to know, validated: what is mandatory for [`Config::transport`] is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -168,6 +183,8 @@ pub struct Config {
     pub work_dir: WorkDirSettings,
     /// The log.
     pub log: LogSettings,
+    /// `--probe`: look for what keeps the agent from connecting, and do not be one. Secret and name may be missing.
+    pub probe: Option<ProbeSettings>,
     /// What was accepted without effect, overridden or deprecated: one line each, to be logged once at INFO.
     pub notes: Vec<String>,
 }

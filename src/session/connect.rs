@@ -11,6 +11,7 @@ use super::milestones;
 use super::run::Environment;
 use crate::discovery::{Discovery, Endpoint, HostPort};
 use crate::frame::Capability;
+use crate::probe::{Target, facts::Way};
 use crate::transport::dial::Dialer;
 use crate::transport::http::ControllerUrl;
 use crate::transport::identity::{InstanceIdentity, Secret};
@@ -112,6 +113,26 @@ impl Connector {
                 target: milestones::TARGET,
                 "{url} is plain HTTP: who is on the way can read and replace {what}; use https, or -instanceIdentity"
             );
+        }
+    }
+
+    /// What a probe has to look at, as far as a connector knows it.
+    pub fn target(&self) -> Target {
+        let secret = (!self.secret.is_empty()).then(|| self.secret.clone());
+        Target {
+            way: Way::Tcp,
+            discovery: self.discovery.clone(),
+            direct: None,
+            identity: self.direct_identity.clone(),
+            name: Some(self.name.clone()).filter(|name| !name.is_empty()),
+            secret,
+            headers: self.headers.clone(),
+            work_dir: None,
+            in_pod: false,
+            authenticate: false,
+            hold: None,
+            timeout: crate::probe::TIMEOUT,
+            attempt: None,
         }
     }
 

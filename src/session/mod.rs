@@ -10,6 +10,7 @@ pub mod last_words;
 mod metrics;
 pub mod milestones;
 pub mod notify;
+mod probe;
 mod retry;
 mod run;
 mod serve;
@@ -17,5 +18,6 @@ pub mod status;
 #[cfg(test)]
 mod testing;
 
+pub use probe::probe;
 pub use run::{Served, run};
 pub use serve::serve;

@@ -15,11 +15,14 @@ use super::config::{Config, JnlpSource, Transport};
 use super::connect::Connector;
 use super::last_words::{self, last_words};
 use super::notify::Notifier;
+use super::probe::Diagnosis;
 use super::retry::Retry;
 use super::status::Status;
 use super::{health, jnlp, milestones, serve};
 use crate::callables::{Agent, Unfinished};
 use crate::channel::Liveness;
+use crate::probe::check::Report;
+use crate::probe::print;
 use crate::process::reaper;
 use crate::transport::{Cause, ConnectError};
 
@@ -84,14 +87,26 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn give_up(&self, error: &ConnectError) -> u8 {
+    /// Says why for the last time, in the words of a probe where one has found a cause.
+    fn give_up(&self, error: &ConnectError, report: Option<&Report>) -> u8 {
         tracing::error!(target: milestones::TARGET, "{error}");
-        tracing::error!(target: milestones::TARGET, "{}", error.next_step());
         self.status.failed(error);
+        let found = report.filter(|report| report.verdict.cause().is_some());
+        let (message, code) = match found {
+            Some(report) => {
+                let verdict = &report.verdict;
+                tracing::error!(target: milestones::TARGET, "{}: {} {}", verdict.id, verdict.sentence, verdict.next_step);
+                (print::short::print(report), verdict.exit_code)
+            }
+            None => {
+                tracing::error!(target: milestones::TARGET, "{}", error.next_step());
+                (format!("{error}. {}", error.next_step()), error.exit_code().code())
+            }
+        };
         if let Some(path) = self.words {
-            last_words(path, &format!("{error}. {}", error.next_step()));
+            last_words(path, &message);
         }
-        error.exit_code().code()
+        code
     }
 }
 
@@ -117,16 +132,19 @@ async fn live(
             let arguments = obtain(&config, &source, environment, &mut stop, watch).await?;
             served(config, &arguments).map_err(|text| {
                 let cause = Cause::Configuration(text);
-                watch.give_up(&ConnectError::new("applying the JNLP file at", source.request_url, cause))
+                let error = ConnectError::new("applying the JNLP file at", source.request_url, cause);
+                watch.give_up(&error, None)
             })?
         }
         _ => config,
     };
-    let mut connector = Connector::new(&config, environment).map_err(|error| watch.give_up(&error))?;
+    let mut connector = Connector::new(&config, environment).map_err(|error| watch.give_up(&error, None))?;
+    let mut diagnosis = Diagnosis::new(&config, &connector);
     let repeats = connector.can_reconnect();
     let mut retry = Retry::new(&config, repeats);
     loop {
-        let connection = persist(&mut retry, &mut stop, watch, async || connector.connect().await).await?;
+        let connection =
+            persist(&mut retry, &mut stop, watch, &mut diagnosis, async || connector.connect().await).await?;
         let protocol = connection.peer.protocol.to_string();
         watch.status.connected(&protocol);
         let version = connector.controller_version.clone();
@@ -155,7 +173,8 @@ async fn obtain(
     stop: &mut watch::Receiver<bool>,
     watch: &Watch<'_>,
 ) -> Result<Vec<String>, u8> {
-    let connector = Connector::new(config, environment).map_err(|error| watch.give_up(&error))?;
+    let connector = Connector::new(config, environment).map_err(|error| watch.give_up(&error, None))?;
+    let mut diagnosis = Diagnosis::new(config, &connector);
     let fetch = async || {
         let body = connector.page(&source.request_url).await?;
         jnlp::parse(&body, config.secret.as_ref()).map_err(|error| {
@@ -166,7 +185,7 @@ async fn obtain(
             ConnectError::new("reading the JNLP file at", source.request_url.as_str(), cause)
         })
     };
-    persist(&mut Retry::new(config, true), stop, watch, fetch).await
+    persist(&mut Retry::new(config, true), stop, watch, &mut diagnosis, fetch).await
 }
 
 /// Tries until it succeeds, for as long as [`Retry`] has it. `Err` is an exit code.
@@ -174,6 +193,7 @@ async fn persist<T>(
     retry: &mut Retry,
     stop: &mut watch::Receiver<bool>,
     watch: &Watch<'_>,
+    diagnosis: &mut Diagnosis,
     mut attempt: impl AsyncFnMut() -> Result<T, ConnectError>,
 ) -> Result<T, u8> {
     loop {
@@ -185,15 +205,21 @@ async fn persist<T>(
         match attempted {
             Ok(value) => {
                 retry.connected();
+                diagnosis.connected();
                 return Ok(value);
             }
-            Err(error) => match retry.failed(&error) {
-                Some(wait) => {
-                    watch.status.waiting(&error);
-                    pause(wait, stop).await?;
-                }
-                None => return Err(watch.give_up(&error)),
-            },
+            Err(error) => {
+                diagnosis.failed(&error);
+                let Some(wait) = retry.failed(&error) else {
+                    let report = tokio::select! {
+                        report = diagnosis.report() => report,
+                        _ = stop.wait_for(|stop| *stop) => return Err(ORDERLY),
+                    };
+                    return Err(watch.give_up(&error, report));
+                };
+                watch.status.waiting(&error);
+                pause(wait, stop).await?;
+            }
         }
     }
 }
@@ -209,7 +235,7 @@ async fn pause(wait: Duration, stop: &mut watch::Receiver<bool>) -> Result<(), u
 async fn answer_health_checks(address: SocketAddr, watch: &Watch<'_>) -> Result<(), u8> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
         let cause = Cause::Configuration(format!("{error}; see --health-address"));
-        watch.give_up(&ConnectError::new("listening for health checks on", address.to_string(), cause))
+        watch.give_up(&ConnectError::new("listening for health checks on", address.to_string(), cause), None)
     })?;
     let address = listener.local_addr().unwrap_or(address);
     tracing::info!(target: milestones::TARGET, "Health checks and metrics: http://{address}/");
@@ -260,7 +286,8 @@ mod tests {
             tries += 1;
             if tries < 20 { Err(refused()) } else { Ok(tries) }
         };
-        let tried = persist(&mut Retry::new(&config(), true), &mut stop, &watch(None), attempt).await;
+        let tried =
+            persist(&mut Retry::new(&config(), true), &mut stop, &watch(None), &mut Diagnosis::none(), attempt).await;
         assert_eq!(tried, Ok(20));
     }
 
@@ -273,7 +300,9 @@ mod tests {
         let mut limited = config();
         limited.first_connect_timeout = Some(Duration::from_secs(180));
         let attempt = async || Err::<(), _>(refused());
-        let tried = persist(&mut Retry::new(&limited, true), &mut stop, &watch(Some(&log)), attempt).await;
+        let tried =
+            persist(&mut Retry::new(&limited, true), &mut stop, &watch(Some(&log)), &mut Diagnosis::none(), attempt)
+                .await;
         assert_eq!(tried, Err(ExitCode::Refused.code()));
         let words = std::fs::read_to_string(&log).unwrap();
         assert_eq!(
@@ -292,7 +321,8 @@ mod tests {
         });
         let begun = tokio::time::Instant::now();
         let never = async || std::future::pending::<Result<(), ConnectError>>().await;
-        let tried = persist(&mut Retry::new(&config(), true), &mut stop, &watch(None), never).await;
+        let tried =
+            persist(&mut Retry::new(&config(), true), &mut stop, &watch(None), &mut Diagnosis::none(), never).await;
         assert_eq!((tried, begun.elapsed().as_secs()), (Err(ORDERLY), 5));
         assert_eq!(pause(Duration::from_secs(3600), &mut stop).await, Err(ORDERLY));
         assert_eq!(begun.elapsed().as_secs(), 5);

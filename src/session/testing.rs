@@ -28,6 +28,7 @@ pub fn config() -> Config {
         in_pod: false,
         work_dir: WorkDirSettings { path: None, internal_dir: "remoting".to_owned(), fail_if_missing: false },
         log: LogSettings { format: LogFormat::Text, verbosity: 0, agent_log: None },
+        probe: None,
         notes: Vec::new(),
     }
 }

@@ -83,7 +83,14 @@ impl Dialer {
         self.proxy_credentials.as_ref().or(proxy.credentials.as_ref())
     }
 
-    async fn tunnel(&self, stream: TcpStream, proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+    /// Has a proxy connect `stream` to `host` (CONNECT).
+    pub(crate) async fn tunnel(
+        &self,
+        stream: TcpStream,
+        proxy: &Proxy,
+        host: &str,
+        port: u16,
+    ) -> Result<TcpStream, ConnectError> {
         let target = host_port(host, port);
         let failed = |message: String| {
             let proxy = proxy.to_string();
@@ -165,7 +172,7 @@ impl Dialer {
 }
 
 /// What a resolver said, without Rust's prefix.
-fn dns_message(error: &io::Error) -> String {
+pub(crate) fn dns_message(error: &io::Error) -> String {
     let message = error.to_string();
     let prefix = "failed to lookup address information: ";
     message.strip_prefix(prefix).unwrap_or(&message).to_owned()

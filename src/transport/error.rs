@@ -140,6 +140,31 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// A name for it, for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Cause::Dns(_) => "dns",
+            Cause::Refused => "refused",
+            Cause::TimedOut(_) => "timed-out",
+            Cause::Unreachable(_) => "unreachable",
+            Cause::Io(_) => "io",
+            Cause::Tls(_) => "tls",
+            Cause::Http { .. } => "http",
+            Cause::NotJenkins(_) => "not-jenkins",
+            Cause::AgentPortDisabled => "agent-port-disabled",
+            Cause::ProtocolNotOffered { .. } => "protocol-not-offered",
+            Cause::RemotingTooOld { .. } => "remoting-too-old",
+            Cause::Rejected { .. } => "rejected",
+            Cause::AlreadyConnected { .. } => "already-connected",
+            Cause::TryLater { .. } => "try-later",
+            Cause::IdentityMismatch { .. } => "identity-mismatch",
+            Cause::Proxy { .. } => "proxy",
+            Cause::Configuration(_) => "configuration",
+            Cause::Protocol(_) => "protocol",
+            Cause::Closed => "closed",
+        }
+    }
+
     /// Whether trying again without a change on somebody's side is pointless: the refusals that name this agent, this
     /// version or this configuration. Everything that a controller's restart, a network's recovery or patience can
     /// heal is not definite.

@@ -50,6 +50,8 @@ pub(crate) struct Response {
     pub(crate) head: response::Parts,
     /// The beginning of the body, at most 32 KiB.
     pub(crate) body: Vec<u8>,
+    /// The body did not end in time.
+    pub(crate) stalled: bool,
 }
 
 impl Response {
@@ -306,7 +308,8 @@ where
         Ok(match timeout(deadline, sender.send_request(request)).await? {
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                Ok(Response { head, body: read_body(body).await })
+                let (body, stalled) = read_body(body).await;
+                Ok(Response { head, body, stalled })
             }
             Err(error) => Err(error),
         })
@@ -325,8 +328,8 @@ where
     }
 }
 
-/// Reads the beginning of a body: an error or an early end is just its end.
-async fn read_body(mut incoming: Incoming) -> Vec<u8> {
+/// Reads the beginning of a body, and tells whether it came to a halt: an error or an early end is just its end.
+async fn read_body(mut incoming: Incoming) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     let frames = async {
         while body.len() < MAX_BODY
@@ -335,9 +338,9 @@ async fn read_body(mut incoming: Incoming) -> Vec<u8> {
             body.extend_from_slice(frame.data_ref().map_or(b"", |data| data));
         }
     };
-    let _ = timeout(BODY_TIMEOUT, frames).await;
+    let stalled = timeout(BODY_TIMEOUT, frames).await.is_err();
     body.truncate(MAX_BODY);
-    body
+    (body, stalled)
 }
 
 /// Why there is no answer, of which `received` is what came; what isn't HTTP isn't Jenkins.
@@ -571,7 +574,7 @@ mod tests {
             <tr><th>STATUS:</th><td>400</td></tr>\n<tr><th>MESSAGE:</th><td>no such &lt;agent&gt;</td></tr>\n\
             <tr><th>SERVLET:</th><td>Stapler</td></tr>\n</table>\n<hr>Powered by Jetty<hr/>\n</body></html>";
         let (head, ()) = hyper::Response::new(()).into_parts();
-        let response = Response { head, body: page.into() };
+        let response = Response { head, body: page.into(), stalled: false };
         assert_eq!(response.message(), "no such <agent>");
     }
 

@@ -78,6 +78,21 @@ impl Secret {
         &self.0
     }
 
+    /// Whether none was given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As much of it as may be shown, to tell two apart and to see that one was cut.
+    pub fn shape(&self) -> SecretShape {
+        let digest = sha2::Sha256::digest(self.0.as_bytes());
+        SecretShape {
+            length: self.0.chars().count(),
+            hexadecimal: self.0.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            sha256: digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+
     /// The secret, to be sent as an HTTP header: trust is TLS's with its certificate authorities there, or nobody's
     /// where the URL is plain http, about which the user is to be warned.
     pub fn reveal_over_http(&self) -> &str {
@@ -89,6 +104,17 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }
+}
+
+/// What may be shown of a [`Secret`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretShape {
+    /// In characters; a controller's secrets have 64.
+    pub length: usize,
+    /// Whether all of it are hexadecimal digits, as a controller's are.
+    pub hexadecimal: bool,
+    /// The first eight digits of its SHA-256.
+    pub sha256: String,
 }
 
 /// A TLS stream whose other end has proved to hold the key of an [`InstanceIdentity`]. Only [`verify`] makes these.
@@ -281,8 +307,8 @@ impl fmt::Debug for RsaKey {
     }
 }
 
-/// As much of DER (X.690) as it takes to walk to a certificate's key.
-mod der {
+/// As much of DER (X.690) as it takes to walk through a certificate.
+pub(crate) mod der {
     pub const INTEGER: u8 = 0x02;
     pub const BIT_STRING: u8 = 0x03;
     pub const OID: u8 = 0x06;
@@ -301,6 +327,11 @@ mod der {
         /// What it holds, if it is of this tag.
         pub fn content(self, tag: u8) -> Option<&'a [u8]> {
             (self.tag == tag).then_some(self.content)
+        }
+
+        /// What it holds, whatever its tag.
+        pub fn bytes(self) -> &'a [u8] {
+            self.content
         }
     }
 

@@ -103,6 +103,17 @@ where
     Ok(stream::connection(source, sink, &stream.buffer, peer))
 }
 
+/// Goes as far as the other end's proof that it holds the identity's key, and no further: nothing of this agent is told.
+///
+/// # Errors
+/// [`Cause`]. There is no deadline in here.
+pub async fn prove<S>(stream: S, identity: &InstanceIdentity) -> Result<(), Cause>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    verify(greet(stream).await?, identity).await.map(drop)
+}
+
 /// Asks for the protocol, in the clear.
 async fn greet<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> Result<S, Cause> {
     let mut greeting = encode_item(&format!("Protocol:{PROTOCOL_NAME}"))?;

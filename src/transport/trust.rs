@@ -97,7 +97,13 @@ impl fmt::Display for Roots {
 pub struct TlsConfig {
     options: TrustOptions,
     given: Vec<CertificateDer<'static>>,
-    built: OnceLock<(Arc<ClientConfig>, Roots)>,
+    built: OnceLock<Built>,
+}
+
+struct Built {
+    config: Arc<ClientConfig>,
+    verifier: Arc<Verifier>,
+    roots: Roots,
 }
 
 impl TlsConfig {
@@ -118,7 +124,15 @@ impl TlsConfig {
     /// # Errors
     /// `SSL_CERT_FILE` or `SSL_CERT_DIR` is set but useless.
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, TrustError> {
-        Ok(Arc::clone(&self.get()?.0))
+        Ok(Arc::clone(&self.get()?.config))
+    }
+
+    /// What decides about a server's certificate, for whoever wants to know the reasons.
+    ///
+    /// # Errors
+    /// As [`TlsConfig::client_config`].
+    pub(crate) fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
+        Ok(self.get()?.verifier.clone())
     }
 
     /// Where the roots come from, beside `-cert`.
@@ -126,7 +140,7 @@ impl TlsConfig {
     /// # Errors
     /// As [`TlsConfig::client_config`].
     pub fn roots(&self) -> Result<&Roots, TrustError> {
-        Ok(&self.get()?.1)
+        Ok(&self.get()?.roots)
     }
 
     /// Whether the caller owes the user a warning: certificates are not checked.
@@ -134,7 +148,7 @@ impl TlsConfig {
         self.options.no_certificate_check
     }
 
-    fn get(&self) -> Result<&(Arc<ClientConfig>, Roots), TrustError> {
+    fn get(&self) -> Result<&Built, TrustError> {
         match self.built.get() {
             Some(built) => Ok(built),
             None => {
@@ -144,7 +158,7 @@ impl TlsConfig {
         }
     }
 
-    fn build(&self) -> Result<(Arc<ClientConfig>, Roots), TrustError> {
+    fn build(&self) -> Result<Built, TrustError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let (trust, roots) = if self.options.no_certificate_check {
             (Trust::Anyone, Roots::Unchecked)
@@ -162,9 +176,9 @@ impl TlsConfig {
             .with_safe_default_protocol_versions()
             .expect("ring has cipher suites for TLS 1.2 and 1.3")
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
+            .with_custom_certificate_verifier(verifier.clone())
             .with_no_client_auth();
-        Ok((Arc::new(config), roots))
+        Ok(Built { config: Arc::new(config), verifier, roots })
     }
 
     fn system_roots(&self) -> Result<(RootCertStore, Roots), TrustError> {

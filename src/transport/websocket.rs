@@ -111,6 +111,23 @@ fn shown(url: &ControllerUrl) -> String {
     url.to_string().replacen("http", "ws", 1)
 }
 
+/// A key for an upgrade.
+pub(crate) fn handshake_key() -> String {
+    generate_key()
+}
+
+/// The headers of an upgrade that tell nothing of the agent but its name.
+pub(crate) fn own_headers<'a>(key: &'a str, name: &'a str, capability: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", key),
+        ("Sec-WebSocket-Version", "13"),
+        ("Node-Name", name),
+        (CAPABILITY, capability),
+    ]
+}
+
 fn request(options: &Options, url: &ControllerUrl, key: &str) -> Result<Request<Empty<Bytes>>, Cause> {
     let given = |name: &str| {
         let mut names = options.headers.iter().map(|(given, _)| given);
@@ -122,19 +139,12 @@ fn request(options: &Options, url: &ControllerUrl, key: &str) -> Result<Request<
     let authority = url.authority();
     let capability = Capability::OURS.to_base64();
     let authorization = url.credentials.as_ref().map(Credentials::basic);
-    let own = [
-        ("Host", Some(authority.as_str())),
-        ("Upgrade", Some("websocket")),
-        ("Connection", Some("Upgrade")),
-        ("Sec-WebSocket-Key", Some(key)),
-        ("Sec-WebSocket-Version", Some("13")),
-        ("Node-Name", Some(&options.agent_name)),
-        ("Secret-Key", Some(options.secret.reveal_over_http())),
-        (CAPABILITY, Some(&capability)),
-        (COOKIE, options.cookie.as_deref()),
-        ("Authorization", authorization.as_deref()),
-    ];
-    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| !given(name));
+    let mut own = vec![("Host", authority.as_str())];
+    own.extend(own_headers(key, &options.agent_name, &capability));
+    own.push(("Secret-Key", options.secret.reveal_over_http()));
+    own.extend(options.cookie.as_deref().map(|cookie| (COOKIE, cookie)));
+    own.extend(authorization.as_deref().map(|basic| ("Authorization", basic)));
+    let own = own.into_iter().filter(|(name, _)| !given(name));
     let headers = own.chain(options.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     http::request(Method::GET, &url.path, headers)
 }
