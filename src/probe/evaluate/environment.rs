@@ -126,7 +126,7 @@ fn clock(facts: &Facts) -> Option<Check> {
 fn secret(facts: &Facts) -> Option<Check> {
     let secret = facts.configuration.secret.as_ref()?;
     let id = "environment.secret";
-    let seen = format!("{} characters, SHA-256 {}…", secret.length, secret.sha256);
+    let seen = format!("a secret of {} characters, SHA-256 {}…", secret.length, secret.sha256);
     if secret.length == SECRET_LENGTH && secret.hexadecimal {
         return Some(Check::yes(id, HERE, "", seen));
     }
