@@ -661,3 +661,57 @@ proptest! {
         prop_assert_eq!(shell_words(&quoted.join(" "), &Environment::new()), Ok(words));
     }
 }
+
+fn probed(program: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Config {
+    match interpret_words(program, environment, arguments) {
+        Ok(Action::Probe(config)) => *config,
+        other => panic!("{environment:?} {arguments:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_probe_needs_a_controller_and_neither_secret_nor_name() {
+    use crate::probe::print::Format;
+    let url = [("JENKINS_URL", "http://j/")];
+    for (program, environment, arguments, format) in [
+        ("agent", &[][..], &["--probe", "-url", "http://j/"][..], Format::Table),
+        ("agent", &[], &["-url", "http://j/", "-probe=short", "-webSocket"], Format::Short),
+        ("jenkins-agent", &url[..], &["--probe=json"], Format::Json),
+        ("agent", &url, &["--probe"], Format::Table),
+        ("jenkins-agent", &[("JENKINS_URL", "http://j/"), ("REMOTING_OPTS", "--probe=table")], &[], Format::Table),
+        ("agent", &[], &["--probe", "-direct", "j:50000", "-instanceIdentity", "AAAA"], Format::Table),
+    ] {
+        let config = probed(program, environment, arguments);
+        let settings = config.probe.clone().unwrap();
+        assert_eq!((settings.format, settings.authenticate, settings.hold), (format, false, None), "{arguments:?}");
+        assert_eq!(settings.timeout, Duration::from_secs(15));
+        assert!(config.secret.is_none() && config.name.is_none() && config.transport != Transport::Stdio);
+    }
+    let all = ["--probe", "--probe-auth", "--probe-hold", "90s", "--probe-timeout=5s"];
+    let connection = ["-url", "http://j/", "-secret", "5ec4e7", "-name", "n"];
+    let settings = probed("agent", &[], &[&all[..], &connection].concat()).probe.unwrap();
+    assert_eq!((settings.authenticate, settings.hold), (true, Some(Duration::from_secs(90))));
+    assert_eq!(settings.timeout, Duration::from_secs(5));
+    for (arguments, text) in [
+        (&["--probe"][..], "needs a controller"),
+        (&["--probe", "-connectTo", "h:1"], "needs a controller"),
+        (&["--probe=xml", "-url", "http://j/"], "table, short or json"),
+        (&["--probe", "--probe-auth", "-url", "http://j/", "-name", "n"], "requires the option(s) [-secret]"),
+        (&["--probe-hold", "5s", "-url", "http://j/"], "requires the option(s) [--probe]"),
+        (&["--probe", "--probe-hold", "5", "-url", "http://j/"], "'5' is not a valid duration"),
+    ] {
+        let error = error("agent", &[], arguments);
+        assert!(error.contains(text), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn the_readme_lists_each_exit_code() {
+    let readme = include_str!("../../README.md");
+    let own = crate::transport::ExitCode::ALL.iter().map(|(code, what)| (code.code(), *what));
+    for (code, what) in
+        own.chain(crate::probe::catalog::exit_codes()).chain(crate::cli::help::EXIT_CODES.iter().copied())
+    {
+        assert!(readme.contains(&format!("\n| {code} | {what} |\n")), "{code} {what}");
+    }
+}

@@ -392,6 +392,8 @@ pub enum TlsFailureKind {
     TimedOut,
     /// It was closed or reset.
     Closed,
+    /// A proxy refused or failed.
+    Proxy,
     Other,
 }
 
@@ -439,7 +441,7 @@ pub struct Answer {
     pub title: String,
     /// What the body says to a reader, shortened to one line.
     pub text: String,
-    /// The body came to a halt.
+    /// The body came to a halt before its end.
     pub stalled: bool,
 }
 

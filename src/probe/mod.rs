@@ -8,7 +8,7 @@
 //!
 //! A controller is asked only what leaves no line in its log, as long as there is no doubt that needs more:
 //! - `GET tcpSlaveAgentListener/`, as a start does, and `GET login`;
-//! - `GET login` again with a header of several kilobytes, to see whether large packets pass;
+//! - `GET favicon.ico`, which has 17 KB, with a header of 6 KB, to see whether large packets pass;
 //! - `GET /` at the agent port, which answers with the controller's version, protocols and session
 //!   (`TcpSlaveAgentListener.ConnectionHandler.respondHello`). A session equal to the `X-Jenkins-Session` of the HTTP side
 //!   proves that both are one process; only where it is not told, a JNLP4 handshake is made as far as the proof of

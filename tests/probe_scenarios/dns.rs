@@ -5,7 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::hits::Hits;
 use crate::scenario::{Name, NameTrouble};
@@ -21,11 +22,32 @@ const HEADER: usize = 12;
 /// Answers for ever. A name with trouble has to be asked for, which `hits` keeps account of.
 pub async fn serve(at: SocketAddr, names: Arc<BTreeMap<String, Name>>, hits: Hits) -> io::Result<()> {
     let socket = UdpSocket::bind(at).await?;
+    let listener = TcpListener::bind(at).await?;
     let mut buffer = [0; 1500];
     loop {
-        let (length, from) = socket.recv_from(&mut buffer).await?;
-        if let Some(answer) = answer(&buffer[..length], &names, &hits) {
-            socket.send_to(&answer, from).await?;
+        tokio::select! {
+            received = socket.recv_from(&mut buffer) => {
+                let (length, from) = received?;
+                if let Some(answer) = answer(&buffer[..length], &names, &hits) {
+                    socket.send_to(&answer, from).await?;
+                }
+            }
+            accepted = listener.accept() => {
+                let (names, hits) = (names.clone(), hits.clone());
+                tokio::spawn(over_tcp(accepted?.0, names, hits));
+            }
+        }
+    }
+}
+
+/// Each message has its length before it (RFC 1035, section 4.2.2).
+async fn over_tcp(mut stream: TcpStream, names: Arc<BTreeMap<String, Name>>, hits: Hits) -> io::Result<()> {
+    loop {
+        let mut query = vec![0; stream.read_u16().await?.into()];
+        stream.read_exact(&mut query).await?;
+        if let Some(answer) = answer(&query, &names, &hits) {
+            stream.write_u16(u16::try_from(answer.len()).map_err(io::Error::other)?).await?;
+            stream.write_all(&answer).await?;
         }
     }
 }

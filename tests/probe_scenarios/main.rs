@@ -23,7 +23,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use scenario::Scenario;
 
 /// Scenarios wait most of the time.
-const AT_A_TIME: usize = 16;
+const AT_A_TIME: usize = 24;
 
 fn main() {
     let mut arguments = Arguments::from_args();

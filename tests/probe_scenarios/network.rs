@@ -39,14 +39,14 @@ impl Network {
              link add eth0 netns {agent} type veth peer name near netns {router}\n\
              link add eth0 netns {controller} type veth peer name far netns {router}\n"
         ))?;
-        let default = if settings.default_route {
-            "route add default via 10.1.0.1\nroute add default via 2001:db8:1::1\n"
-        } else {
-            ""
+        let (address, gateway) = (settings.agent, settings.gateway());
+        let default = match settings.default_route {
+            true => format!("route add default via {gateway}\nroute add default via 2001:db8:1::1\n"),
+            false => String::new(),
         };
         inside(agent, || {
             batch(&format!(
-                "link set lo up\nlink set eth0 up\naddr add 10.1.0.2/24 dev eth0\n\
+                "link set lo up\nlink set eth0 up\naddr add {address}/24 dev eth0\n\
                  addr add 2001:db8:1::2/64 dev eth0 nodad\n{default}"
             ))
         })?;
@@ -60,9 +60,11 @@ impl Network {
             ] {
                 fs::write(format!("/proc/sys/net/{name}"), value)?;
             }
-            let mtu = settings.path_mtu.map_or_else(String::new, |mtu| format!("link set far mtu {mtu}\n"));
+            let mtu =
+                |side, mtu: Option<u32>| mtu.map_or_else(String::new, |mtu| format!("link set {side} mtu {mtu}\n"));
+            let mtu = mtu("far", settings.path_mtu) + &mtu("near", settings.path_mtu_back);
             batch(&format!(
-                "link set lo up\nlink set near up\nlink set far up\naddr add 10.1.0.1/24 dev near\n\
+                "link set lo up\nlink set near up\nlink set far up\naddr add {gateway}/24 dev near\n\
                  addr add 10.2.0.1/24 dev far\naddr add 2001:db8:1::1/64 dev near nodad\n\
                  addr add 2001:db8:2::1/64 dev far nodad\n{mtu}"
             ))?;
@@ -162,7 +164,12 @@ pub fn hindrance() -> Option<String> {
         }
     }
     let settings = scenario::Network { router: vec!["tcp dport 1 drop".to_owned()], ..scenario::Network::default() };
-    Network::create(&settings).err().map(|error| error.to_string())
+    let network = match Network::create(&settings) {
+        Ok(network) => network,
+        Err(error) => return Some(error.to_string()),
+    };
+    // It makes a mount namespace too.
+    run(Command::new("ip").args(["netns", "exec", &network.agent, "true"])).err().map(|error| error.to_string())
 }
 
 fn rules(settings: &scenario::Network) -> String {
@@ -173,7 +180,7 @@ fn rules(settings: &scenario::Network) -> String {
     };
     let forward: String = settings.router.iter().map(counted).collect();
     // Without a counter: a peer that sends nothing large gives no cause to complain.
-    let silent = match settings.path_mtu {
+    let silent = match settings.path_mtu.or(settings.path_mtu_back) {
         Some(_) => "icmp type destination-unreachable drop\nicmpv6 type packet-too-big drop\n",
         None => "",
     };

@@ -1,6 +1,7 @@
 //! What a scenario file says. Every field that a file leaves out is as in a network where all is well.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,23 +31,41 @@ pub struct Scenario {
     pub expect: Expect,
 }
 
-/// Agent (10.1.0.2, 2001:db8:1::2), router (10.1.0.1 and 10.2.0.1), and the controller's host with these addresses:
+/// Agent (10.1.0.2, 2001:db8:1::2), router (.1 of the same networks, and 10.2.0.1), and the controller's host with these addresses:
 /// 10.2.0.2, .3, .4 and 2001:db8:2::2, .43 for an API server, .53 and .54 for nameservers, .80 for a proxy.
 /// Nobody has 10.2.0.9.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
+    /// The agent's address, of a network of 256.
+    pub agent: Ipv4Addr,
     /// Rules of nftables for what the router forwards, either way. Each has to be hit.
     pub router: Vec<String>,
     /// Whether the agent's machine has a default route.
     pub default_route: bool,
-    /// The largest packet that passes between router and controller. What is larger vanishes without a word.
+    /// The largest packet that passes from the router to the controller. What is larger vanishes without a word.
     pub path_mtu: Option<u32>,
+    /// The same on the way back, from the router to the agent.
+    pub path_mtu_back: Option<u32>,
+}
+
+impl Network {
+    /// The router's address on the agent's side.
+    pub fn gateway(&self) -> Ipv4Addr {
+        let [a, b, c, _] = self.agent.octets();
+        Ipv4Addr::new(a, b, c, 1)
+    }
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Network { router: Vec::new(), default_route: true, path_mtu: None }
+        Network {
+            agent: Ipv4Addr::new(10, 1, 0, 2),
+            router: Vec::new(),
+            default_route: true,
+            path_mtu: None,
+            path_mtu_back: None,
+        }
     }
 }
 
@@ -72,7 +91,7 @@ impl Default for Dns {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Name {
-    Addresses(Vec<std::net::IpAddr>),
+    Addresses(Vec<IpAddr>),
     Trouble(NameTrouble),
 }
 
@@ -195,6 +214,8 @@ pub struct Service {
 pub enum ServiceKind {
     /// It says this to everyone, at once.
     Says(String),
+    /// It closes each connection after so many seconds, as a load balancer without a backend.
+    ClosesAfter(f64),
     /// It answers this to every request.
     Answers(Answer),
     /// An HTTP proxy.
@@ -206,7 +227,7 @@ pub enum ServiceKind {
 pub struct Proxy {
     /// The names that it can resolve. To the others it answers as Squid does.
     #[serde(default)]
-    pub knows: BTreeMap<String, std::net::IpAddr>,
+    pub knows: BTreeMap<String, IpAddr>,
     /// What it answers to who has not given these credentials.
     pub credentials: Option<String>,
     /// What it answers to everyone.
@@ -231,8 +252,8 @@ pub enum Met {
     NetworkUnreachable,
 }
 
-/// How the agent is started. In all texts, `{ca}` is a file with the authority's certificate and `{secret}` is the
-/// node's secret.
+/// How the agent is started. In all texts, `{ca}` is a file with the authority's certificate and `{identity}` is the
+/// controller's identity.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agent {

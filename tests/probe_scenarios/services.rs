@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -41,6 +42,10 @@ async fn serve(mut stream: TcpStream, kind: &ServiceKind) -> io::Result<()> {
             stream.write_all(text.as_bytes()).await?;
             // Until the other end has had enough.
             tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(|_| ())
+        }
+        ServiceKind::ClosesAfter(seconds) => {
+            tokio::time::sleep(Duration::from_secs_f64(*seconds)).await;
+            Ok(())
         }
         ServiceKind::Answers(answer) => {
             let Some(head) = Head::read(&mut stream).await? else { return Ok(()) };

@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use inbound_agent::demo::controller::IDENTITY;
 use tokio::sync::oneshot;
 
 use crate::hits::Hits;
@@ -19,10 +20,13 @@ use crate::{certificates, dns, scenario, services};
 
 /// After this long an agent is killed: it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Arguments: a directory with what is to be mounted, and the command. Runs in a mount namespace of its own.
+/// Arguments: a directory with what is to be mounted, the host's name, the agent and its arguments. Runs in namespaces of
+/// its own for mounts and the host's name. `/home` may hold the agent, and is hidden last.
 const ENTER: &str = r#"
 set -e
-stage=$1; shift
+stage=$1; hostname "$2"; agent=$3; shift 3
+: >"$stage/agent"
+mount --bind "$agent" "$stage/agent"
 mkdir "$stage/dev"
 mount -t tmpfs none "$stage/dev"
 for device in null zero random urandom; do
@@ -37,11 +41,13 @@ if [ -d "$stage/serviceaccount" ]; then
     mkdir -p /var/run/secrets/kubernetes.io
     cp -r "$stage/serviceaccount" /var/run/secrets/kubernetes.io/
 fi
+mount -t tmpfs none /home
+mkdir -p /home/jenkins/agent
 if [ -e "$stage/read-only" ]; then
-    mount -t tmpfs -o ro none "$stage/work"
+    mount -t tmpfs -o ro none /home/jenkins/agent
 fi
-cd "$stage/work"
-exec "$@"
+cd /home/jenkins/agent
+exec "$stage/agent" "$@"
 "#;
 
 pub struct Stage {
@@ -126,7 +132,6 @@ impl Stage {
     fn run_in(&self, namespace: &str, scenario: &Scenario, more: &[&str]) -> io::Result<Run> {
         let root = tempfile::tempdir()?;
         let path = |name: &str| root.path().join(name);
-        fs::create_dir(path("work"))?;
         fs::write(path("termination-log"), "")?;
         fs::write(path("ca.pem"), certificates::ca())?;
         if !scenario.agent.writable {
@@ -134,31 +139,34 @@ impl Stage {
         }
         let mut environment = BTreeMap::from([
             ("PATH".to_owned(), std::env::var("PATH").unwrap_or_default()),
-            ("HOME".to_owned(), path("work").display().to_string()),
+            ("HOME".to_owned(), "/home/jenkins".to_owned()),
             ("JENKINS_SECRET".to_owned(), scenario.agent.secret.clone()),
         ]);
         if scenario.kubernetes.is_some() {
             service_account(&path("serviceaccount"))?;
             // Both pods of `agent probe-pod` are told their address and their node's.
-            let address = if namespace == self.network.agent { "10.1.0.2" } else { "10.1.0.1" };
+            let node = scenario.network.gateway().to_string();
+            let pod = scenario.network.agent.to_string();
+            let address = if namespace == self.network.agent { &pod } else { &node };
             let variables = [
                 ("KUBERNETES_SERVICE_HOST", services::API_SERVER),
                 ("KUBERNETES_SERVICE_PORT", "443"),
                 ("POD_NAMESPACE", "ci"),
                 ("POD_IP", address),
-                ("HOST_IP", "10.1.0.1"),
+                ("HOST_IP", &node),
                 ("NODE_NAME", "node-1"),
             ];
             environment.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
         let ca = path("ca.pem").display().to_string();
-        let fill = |text: &String| text.replace("{ca}", &ca).replace("{secret}", &scenario::secret());
+        let fill = |text: &String| text.replace("{ca}", &ca).replace("{identity}", IDENTITY.trim());
         environment.extend(scenario.agent.environment.iter().map(|(name, value)| (name.clone(), fill(value))));
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", namespace, "sh", "-c", ENTER, "sh"]).arg(root.path());
-        command.arg(env!("CARGO_BIN_EXE_agent"));
+        let host_name = if namespace == self.network.agent { "pod-1" } else { "node-1" };
+        command.args(["netns", "exec", namespace, "unshare", "--uts", "sh", "-c", ENTER, "sh"]);
+        command.arg(root.path()).args([host_name, env!("CARGO_BIN_EXE_agent")]);
         command.args(scenario.agent.arguments.iter().map(fill));
-        command.args(["-name", &scenario.agent.name, "-workDir"]).arg(path("work")).args(more);
+        command.args(["-name", &scenario.agent.name, "-workDir", "/home/jenkins/agent"]).args(more);
         command.env_clear().envs(environment);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let begun = Instant::now();

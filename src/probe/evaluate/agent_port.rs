@@ -34,9 +34,16 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     checks
 }
 
+const TUNNEL: &str = "Correct -tunnel (JENKINS_TUNNEL), or leave it out if the controller's own port can be reached.";
+
+/// `-tunnel` names the host.
+fn tunnelled(facts: &Facts) -> bool {
+    facts.configuration.tunnel.as_ref().is_some_and(|tunnel| !tunnel.starts_with(':'))
+}
+
 /// The host that the controller tells is not the one of the URL.
 fn elsewhere(facts: &Facts, port: &AgentPort) -> bool {
-    !facts.sites.is_empty() && facts.sites.iter().all(|site| site.host != port.host)
+    !tunnelled(facts) && !facts.sites.is_empty() && facts.sites.iter().all(|site| site.host != port.host)
 }
 
 fn reached(facts: &Facts, port: &AgentPort, target: &str, direct: bool) -> Vec<Check> {
@@ -53,6 +60,14 @@ fn reached(facts: &Facts, port: &AgentPort, target: &str, direct: bool) -> Vec<C
             return vec![Check::skipped(id, HERE, target, "the name can't be resolved")];
         }
         let said = name.and_then(|name| name.system.as_ref()?.error.clone()).unwrap_or_default();
+        if tunnelled(facts) {
+            return vec![
+                Check::no("agent-port.resolve", HERE, &*port.host, CauseId::AgentPortBlocked, said)
+                    .means(format!("The host of -tunnel, {}, can't be resolved here.", port.host))
+                    .next(TUNNEL)
+                    .sure(Confidence::Certain),
+            ];
+        }
         return vec![
             Check::no("agent-port.resolve", HERE, &*port.host, CauseId::AgentPortWrongHost, said)
                 .means(format!(
@@ -70,6 +85,11 @@ fn reached(facts: &Facts, port: &AgentPort, target: &str, direct: bool) -> Vec<C
             check.cause = Some(CauseId::ProxyUnreachable);
             check.means = format!("The proxy {}, which {} names, can't be reached.", proxy.address, proxy.variable);
             check.next_step = format!("Correct {}, or add {} to NO_PROXY.", proxy.variable, port.host);
+        } else if tunnelled(facts) {
+            let how = std::mem::take(&mut check.means);
+            check.cause = Some(CauseId::AgentPortBlocked);
+            check.means = format!("The tunnel to the TCP port for agents is not there: {}", uncapitalized(&how));
+            check.next_step = TUNNEL.to_owned();
         } else if let Some(found) = at_url_host {
             check.cause = Some(CauseId::AgentPortWrongHost);
             check.means = format!(

@@ -41,8 +41,10 @@ fn host(environment: &Environment) -> Check {
 }
 
 fn network(environment: &Environment) -> Check {
-    let interfaces = environment.interfaces.iter().filter(|interface| !interface.addresses.is_empty());
+    let interfaces: Vec<_> =
+        environment.interfaces.iter().filter(|interface| !interface.addresses.is_empty()).collect();
     let mut seen: Vec<String> = interfaces
+        .iter()
         .map(|interface| {
             let addresses: Vec<String> = interface
                 .addresses
@@ -69,7 +71,7 @@ fn network(environment: &Environment) -> Check {
             seen.push(format!("search {} (ndots {})", conf.search.join(" "), conf.ndots));
         }
     }
-    let interfaces = count(environment.interfaces.len(), "interface");
+    let interfaces = count(interfaces.len(), "interface");
     Check::yes("environment.network", HERE, interfaces, seen.join("; "))
 }
 

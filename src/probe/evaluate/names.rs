@@ -9,6 +9,9 @@ use crate::probe::facts::{Facts, Name, Query, Reply};
 
 const HERE: Category = Category::Dns;
 
+/// Milliseconds after which a resolution is slow: no resolver waits less for an answer.
+const SLOW: u64 = 1000;
+
 /// The addresses of a name that are tried: those that the system's resolver gives, or, where it is too slow for a
 /// probe, those that a name server gives.
 pub fn addresses(name: &Name) -> Vec<IpAddr> {
@@ -118,7 +121,7 @@ pub(super) fn of_name(name: &Name) -> Vec<Check> {
         checks.push(unresolved(name, &servers).took(system.ms));
     } else {
         checks.push(Check::yes(id, HERE, target, shown).took(system.ms));
-        checks.extend(surprise(name));
+        checks.extend(surprise(name).or_else(|| detour(name)));
     }
     let accused = checks.iter().any(|check| check.cause == Some(CauseId::DnsServerDead));
     for (server, state) in servers {
@@ -219,6 +222,30 @@ fn surprise(name: &Name) -> Option<Check> {
         ))
         .next(format!(
             "Write the host name in the URL with a dot at its end ({absolute}.), or lower ndots in /etc/resolv.conf (in a pod: dnsConfig.options)."
+        ))
+        .warning(),
+    )
+}
+
+/// A name that is found after others that the search list makes of it, of which one is waited for in vain.
+fn detour(name: &Name) -> Option<Check> {
+    let absolute = name.name.trim_end_matches('.');
+    let ms = name.system.as_ref().map(|lookup| lookup.ms).filter(|ms| *ms >= SLOW)?;
+    let silent = name.queries.iter().find(|query| {
+        let answers = |other: &Query| other.server == query.server && !matches!(other.reply, Reply::TimedOut);
+        query.reply == Reply::TimedOut && query.name != absolute && name.queries.iter().any(answers)
+    })?;
+    Some(
+        Check::no(
+            "dns.search-list",
+            HERE,
+            &*name.name,
+            CauseId::DnsSearchList,
+            format!("resolved after {}.{} s; {} does not answer for {}", ms / 1000, ms % 1000 / 100, silent.server, silent.name),
+        )
+        .means(format!("The search list of /etc/resolv.conf makes {} of {absolute}, for which the name server waits in vain.", silent.name))
+        .next(format!(
+            "Write the host name in the URL with a dot at its end ({absolute}.), lower ndots (in a pod: dnsConfig.options), or take the domain out of the search list."
         ))
         .warning(),
     )

@@ -56,6 +56,7 @@ fn failed(facts: &Facts, site: &Site, handshake: &Handshake, target: String) -> 
     let plain = site.other_scheme.as_ref();
     let speaks_http = plain.is_some_and(|plain| plain.answer.is_some());
     match failure.kind {
+        TlsFailureKind::Proxy => by_proxy(site, &failure.message, no),
         TlsFailureKind::UnknownIssuer => {
             let issuer = handshake.chain.last().map_or_else(String::new, |last| last.issuer.clone());
             no(CauseId::TlsUnknownCa, format!("{whose}: signed by {issuer}, which is not in {}", handshake.roots))
@@ -104,6 +105,26 @@ fn failed(facts: &Facts, site: &Site, handshake: &Handshake, target: String) -> 
             .means(format!("TLS with {target} can't be agreed on: {}.", failure.message))
             .next("Enable TLS 1.2 or 1.3 with a current cipher suite on the server, and look for a proxy in between."),
     }
+}
+
+/// The proxy does not make the connection.
+fn by_proxy(site: &Site, message: &str, no: impl Fn(CauseId, String) -> Check) -> Check {
+    let Some(proxy) = &site.proxy else { return no(CauseId::ProxySwallows, message.to_owned()) };
+    if message.contains("HTTP 407") {
+        return no(CauseId::ProxyCredentials, message.to_owned())
+            .means(format!("The proxy {} wants a user and a password, or others than these.", proxy.address))
+            .next("Give them with -proxyCredentials @FILE or in the proxy's URL; or exempt the controller by NO_PROXY.")
+            .sure(Confidence::Certain);
+    }
+    let direct = site.direct.iter().any(|connect| connect.failure.is_none());
+    let but = if direct { ", while the host can be reached directly" } else { "" };
+    no(CauseId::ProxySwallows, message.to_owned())
+        .means(format!(
+            "The proxy {}, which {} names, takes connections to {} and does not make them{but}.",
+            proxy.address, proxy.variable, site.host
+        ))
+        .next(format!("Add {} (or its domain) to NO_PROXY, or have the proxy let it pass.", site.host))
+        .sure(if direct { Confidence::Certain } else { Confidence::Likely })
 }
 
 fn out_of_date(facts: &Facts, site: &Site, handshake: &Handshake, no: impl Fn(CauseId, String) -> Check) -> Check {

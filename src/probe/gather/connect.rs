@@ -34,7 +34,7 @@ pub(super) async fn all(addresses: &[IpAddr], port: u16, clock: Clock) -> Vec<(C
 pub(super) async fn one(address: SocketAddr, limit: Duration, clock: Clock) -> (Connect, Option<TcpStream>) {
     let begun = Instant::now();
     let mut connect = Connect { address, source: None, failure: None, ms: 0, path_mtu: None, next_hop: None };
-    let connected = match clock.within(limit, TcpStream::connect(address)).await {
+    let connected = match clock.within(clock.no_more_than_half(limit), TcpStream::connect(address)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err((&error).into()),
         Err(failure) => Err(failure),

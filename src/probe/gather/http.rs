@@ -18,8 +18,11 @@ use crate::transport::http::{self, ControllerUrl, Response, Stream, excerpt};
 use crate::transport::proxy::{Credentials, Decision, Proxy};
 use crate::transport::trust::TlsConfig;
 
-/// How long an answer may take once connected. Controllers under load take seconds.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long an answer may take once connected. Controllers under load take seconds; a start waits for a minute.
+const ANSWER: Duration = Duration::from_secs(8);
+
+/// The same for what takes a controller no time: a file.
+const FILE: Duration = Duration::from_secs(5);
 
 /// The same for a look elsewhere, which is a courtesy.
 const GLANCE: Duration = Duration::from_secs(2);
@@ -167,7 +170,10 @@ impl Route<'_> {
         let mut at = url.clone();
         let mut found = None;
         for _ in 0..=MAX_REDIRECTS {
-            match self.once(&at, headers, limit, |_| ()).await {
+            let same_server = (&at.host, at.port) == (&url.host, url.port);
+            let public = |(name, _): &&(&str, &str)| same_server || !name.eq_ignore_ascii_case("authorization");
+            let headers: Vec<_> = headers.iter().filter(public).copied().collect();
+            match self.once(&at, &headers, limit, |_| ()).await {
                 Err(failure) => {
                     (exchange.failure, exchange.answer, found) = (Some(failure), None, None);
                     break;
@@ -324,10 +330,11 @@ async fn ask(route: &Route<'_>, target: &Target, site: &mut Site) -> Option<Endp
     let mut headers = vec![("Node-Name", name)];
     headers.extend(credentials.as_deref().map(|basic| ("Authorization", basic)));
     let padding = "x".repeat(PADDING);
-    let (listener_url, login_url) = (url.join(LISTENER), url.join("login"));
+    let (listener_url, login_url, file_url) = (url.join(LISTENER), url.join("login"), url.join("favicon.ico"));
     let listener = route.get(&listener_url, &headers, ANSWER, |location| location.path.ends_with(LISTENER));
     let login = route.get(&login_url, &headers, ANSWER, |_| true);
-    let large = large(route, &login_url, &padding);
+    // A file of some 17 KB that Jenkins has at hand: both ways are tried at once.
+    let large = large(route, &file_url, &padding);
     let ((listener, response), (login, _), large) = tokio::join!(listener, login, large);
     let mut endpoint = None;
     if let Some(response) = response.filter(|response| response.status() == 200) {
@@ -398,7 +405,7 @@ async fn large(route: &Route<'_>, url: &ControllerUrl, padding: &str) -> Large {
         stuck = environment::unacknowledged(socket);
         path_mtu = connect::path_mtu(socket, route.address);
     };
-    match route.once(url, &headers, ANSWER, silent).await {
+    match route.once(url, &headers, FILE, silent).await {
         Ok(response) => large.exchange.answer = Some(answer(&response)),
         Err(failure) => large.exchange.failure = Some(failure),
     }

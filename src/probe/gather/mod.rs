@@ -35,15 +35,21 @@ fn put(facts: &Shared) -> MutexGuard<'_, Facts> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     end: Instant,
+    whole: Duration,
 }
 
 impl Clock {
     fn of(timeout: Duration) -> Self {
-        Clock { end: Instant::now() + timeout }
+        Clock { end: Instant::now() + timeout, whole: timeout }
     }
 
     fn left(self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// No more than half of all the probe's time: a silence that long has been seen, and does not end with the probe.
+    fn no_more_than_half(self, limit: Duration) -> Duration {
+        limit.min(self.whole / 2)
     }
 
     /// Waits for `limit`, or for what is left if that is less.

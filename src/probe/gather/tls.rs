@@ -90,8 +90,11 @@ async fn shake(route: &Route<'_>, seen: &mut Handshake) -> Result<(), TlsFailure
         .with_custom_certificate_verifier(recorder.clone())
         .with_no_client_auth();
     let stream = route.tcp().await.map_err(|failure| {
-        let kind =
-            if failure.kind == FailureKind::TimedOut { TlsFailureKind::TimedOut } else { TlsFailureKind::Closed };
+        let kind = match failure.kind {
+            FailureKind::TimedOut => TlsFailureKind::TimedOut,
+            FailureKind::Proxy => TlsFailureKind::Proxy,
+            _ => TlsFailureKind::Closed,
+        };
         TlsFailure { kind, message: failure.message }
     })?;
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);

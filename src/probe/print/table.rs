@@ -29,23 +29,29 @@ pub fn print(report: &Report, colours: bool) -> String {
     if !verdict.docs.is_empty() {
         let _ = writeln!(out, "  More: {}", verdict.docs);
     }
+    if verdict.is_ok() {
+        out.push('\n');
+    }
     for category in Category::ALL {
         let checks: Vec<&Check> = report.checks.iter().filter(|check| check.category == category).collect();
         if !checks.is_empty() {
-            chapter(&mut out, paint, category, &checks);
+            chapter(&mut out, paint, category, &checks, verdict.is_ok());
         }
     }
     let _ = writeln!(out, "\n{}", paint.with(&format!("{:.1} s", report.elapsed_ms as f64 / 1000.0), DIM));
     out
 }
 
-fn chapter(out: &mut String, paint: Paint, category: Category, checks: &[&Check]) {
+fn chapter(out: &mut String, paint: Paint, category: Category, checks: &[&Check], all_is_well: bool) {
     let all = |outcome: Outcome| checks.iter().all(|check| check.outcome == outcome);
     let title = category.title();
-    if all(Outcome::Yes) {
-        let details: Vec<String> = checks.iter().map(|check| line(check)).collect();
-        let (sign, details) = (paint.with("✓", GREEN), details.join("; "));
-        let _ = writeln!(out, "\n{sign} {}  {details}", paint.with(title, BOLD));
+    // What is known of the place is for whoever looks for a cause.
+    let short = all_is_well || checks.len() == 1;
+    if let (true, true, Some((first, more))) = (all(Outcome::Yes), short, checks.split_first()) {
+        let more =
+            if more.is_empty() { String::new() } else { paint.with(&format!(" (and {} more)", more.len()), DIM) };
+        let (sign, title) = (paint.with("✓", GREEN), paint.with(title, BOLD));
+        let _ = writeln!(out, "{}{sign} {title}  {}{more}", if all_is_well { "" } else { "\n" }, line(first));
     } else if all(Outcome::Skipped) {
         let why = checks.first().map_or("", |check| &check.seen);
         let _ = writeln!(out, "\n{}", paint.with(&format!("- {title}  skipped: {why}"), DIM));
