@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::catalog::CauseId;
 use super::check::{Check, Confidence, Outcome, Report, Verdict};
 use super::command;
-use super::kubernetes::facts::{Asked, KubernetesFacts, Role};
+use super::kubernetes::facts::{Asked, KubernetesFacts};
 use super::kubernetes::no_policy;
 
 /// No log with a report in it is larger.
@@ -125,7 +125,7 @@ fn silent(cause: CauseId) -> bool {
 /// Whether something beyond the own node answers.
 fn alive(report: &Report) -> bool {
     let peers = report.facts.kubernetes.iter().flat_map(|cluster| &cluster.peers);
-    peers.filter(|peer| peer.role != Role::Node).any(|peer| peer.failure.is_none())
+    peers.filter(|peer| peer.is_away()).any(|peer| peer.failure.is_none())
 }
 
 /// Whether a connection to the controller came about.
@@ -449,7 +449,7 @@ mod tests {
     use super::*;
     use crate::probe::check::Category;
     use crate::probe::facts::{Connect, Facts, Failure, FailureKind, Site};
-    use crate::probe::kubernetes::facts::{Cni, Kubeadm, Node, Peer, PodNetwork};
+    use crate::probe::kubernetes::facts::{Cni, Kubeadm, Node, Peer, PodNetwork, Role};
     use serde_json::json;
 
     /// A report of that verdict, in a cluster of which some peers answer.

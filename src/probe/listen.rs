@@ -40,7 +40,7 @@ const AFTER_HELP: &str = "\
 Run it where the controller is or should be (another port will do, or the controller's own while that is stopped), and from where
 agents can't connect run one of
 
-  agent -url http://HOST:PORT/ -name NAME -secret SECRET --probe
+  agent --probe -url http://HOST:PORT/
   curl http://HOST:PORT/
 
 Nothing arrives: packets are lost on the way there. It arrives from another address than the pod's: something on the way

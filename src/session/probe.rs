@@ -61,6 +61,8 @@ fn complete(config: &Config, mut target: Target) -> Result<Target, ConnectError>
 pub(super) struct Diagnosis {
     /// What to look at; taken by the first failure.
     target: Option<Box<Target>>,
+    /// A JNLP file is fetched.
+    fetches: bool,
     running: Option<JoinHandle<Report>>,
     report: Option<Report>,
 }
@@ -69,19 +71,26 @@ impl Diagnosis {
     /// For a session of this configuration. Where there is nothing to probe, nothing is.
     pub(super) fn new(config: &Config, connector: &Connector) -> Self {
         let mut diagnosis = Diagnosis::none();
+        diagnosis.fetches = matches!(config.transport, Transport::Jnlp(_));
         diagnosis.target = complete(config, connector.target()).ok().map(Box::new);
         diagnosis
     }
 
     /// For what needs none.
     pub(super) fn none() -> Self {
-        Diagnosis { target: None, running: None, report: None }
+        Diagnosis { target: None, fetches: false, running: None, report: None }
     }
 
     /// An attempt has failed. The first failure is looked into.
     pub(super) fn failed(&mut self, error: &ConnectError) {
-        // What is wrong with the configuration is known as well as can be.
-        if matches!(error.cause, Cause::Configuration(_)) {
+        let known = match error.cause {
+            // What is wrong with the configuration is known as well as can be.
+            Cause::Configuration(_) => true,
+            // So is what comes in place of a JNLP file; the way to its server is no matter then.
+            Cause::Http { .. } | Cause::Protocol(_) => self.fetches,
+            _ => false,
+        };
+        if known {
             return;
         }
         let Some(mut target) = self.target.take() else { return };

@@ -144,6 +144,8 @@ impl Front {
         let answer = match path {
             "/tcpSlaveAgentListener/" if self.settings.agent_port != 0 => self.listener(),
             "/login" => jenkins(http::html(200, login())),
+            // As large as the real one.
+            "/favicon.ico" => jenkins(http::html(200, "x".repeat(17_542))),
             "/" | "/api/json" => {
                 let page = format!(
                     "<html><head><meta http-equiv='refresh' content='1;url={0}/login?from=%2F'/></head>\

@@ -124,10 +124,10 @@ fn doubtful(hello: Option<&Hello>, sites: &[Site]) -> bool {
     hello.session.is_none() || !sessions.any(|session| Some(session) == hello.session.as_deref())
 }
 
-async fn through<'a>(
+async fn through(
     stream: TcpStream,
     target: &Target,
-    proxy: Option<&'a Proxy>,
+    proxy: Option<&Proxy>,
     endpoint: &Endpoint,
     clock: Clock,
 ) -> Result<TcpStream, Failure> {
@@ -205,7 +205,7 @@ async fn prove(
         let Some(stream) = stream else { return Err(connect.failure) };
         let stream = through(stream, target, proxy, endpoint, clock).await.map_err(Some)?;
         let proving = clock.within(ANSWER, jnlp4::prove(stream, &endpoint.identity));
-        Ok(proving.await.map_err(Some)?)
+        proving.await.map_err(Some)
     };
     match handshake.await {
         Ok(Ok(())) => proof.matches = true,

@@ -87,7 +87,8 @@ pub(super) async fn hold(
     let mut seen = Hold { wanted_ms: length.as_millis() as u64, ..Hold::default() };
     let begun = Instant::now();
     let ended = if let Some(mut connection) = connection {
-        ("channel".clone_into(&mut seen.what), seen.address.clone_from(&connection.peer.address));
+        "channel".clone_into(&mut seen.what);
+        seen.address.clone_from(&connection.peer.address);
         let ended = idle_channel(&mut connection, begun + length).await;
         seen.held_ms = begun.elapsed().as_millis() as u64;
         connection.writer.close().await;

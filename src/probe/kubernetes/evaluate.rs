@@ -85,6 +85,12 @@ impl Role {
 }
 
 impl Peer {
+    /// Whether it is beyond this node, as far as can be told: a name server at a link-local address is a cache on the node.
+    pub(in crate::probe) fn is_away(&self) -> bool {
+        let link_local = matches!(self.address.ip(), IpAddr::V4(address) if address.is_link_local());
+        self.role != Role::Node && !link_local
+    }
+
     /// Whether packets go there and back. Unknown where the answer may come from this node in the peer's name: a
     /// service without endpoints is refused by the node itself.
     fn reached(&self) -> Option<bool> {
@@ -509,7 +515,7 @@ fn unread(cluster: &KubernetesFacts) -> Option<String> {
 
 /// Whether what is away from this node can be reached: some of it, nothing of it, or not known.
 fn contrast(cluster: &KubernetesFacts) -> (Vec<&Peer>, Vec<&Peer>) {
-    let away = || cluster.peers.iter().filter(|peer| peer.role != Role::Node);
+    let away = || cluster.peers.iter().filter(|peer| peer.is_away());
     let alive = away().filter(|peer| peer.reached() == Some(true)).collect();
     let dead = away().filter(|peer| peer.reached() == Some(false)).collect();
     (alive, dead)

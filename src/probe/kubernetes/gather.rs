@@ -505,6 +505,7 @@ mod tests {
         ])
         .await;
         let facts = look_around(&around(port, dir.path()), Duration::from_secs(15)).await;
+        assert!(!serde_json::to_string(&facts).unwrap().contains("TOKEN"));
         assert_eq!(facts.pod.node.as_deref(), Some("n1"));
         assert_eq!((facts.pod.namespace.as_deref(), facts.pod.host_network), (Some("ci"), Some(false)));
         let cidr = |text: &str| text.parse().unwrap();

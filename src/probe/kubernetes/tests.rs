@@ -462,6 +462,10 @@ fn a_dead_pod_network() {
     one.kubernetes.as_mut().unwrap().peers[0].failure = None;
     assert_judged(&one, CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
     assert_judged(&one, CauseId::DnsServerDead, CauseId::DnsServerDead, Confidence::Likely);
+    // A cache of names on the node is no more than the node.
+    let mut cache = dead(FailureKind::TimedOut, None);
+    cache.kubernetes.as_mut().unwrap().peers[1] = peer(Role::ClusterDns, "169.254.20.10:53", None);
+    assert_judged(&cache, CauseId::TcpTimeout, CauseId::PodNetworkDead, Confidence::Likely);
     // On the node's own network it is not the pods' that is dead.
     let mut host = dead(FailureKind::TimedOut, None);
     host.kubernetes.as_mut().unwrap().pod.host_network = Some(true);
