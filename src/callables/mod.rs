@@ -22,6 +22,7 @@ pub mod plugins;
 mod recorded;
 #[cfg(test)]
 mod scripted;
+pub mod statistics;
 pub mod suid;
 #[cfg(test)]
 #[allow(dead_code, reason = "each module's tests use a part of it")]
