@@ -106,10 +106,7 @@ mod tests {
         statistics.record(Tenant::Jvm, "a.B", seconds(9));
         let twice = Calls { count: 2, total: seconds(6), longest: seconds(4) };
         assert_eq!(statistics.snapshot()[1], (Tenant::Jvm, "a.A".to_owned(), twice));
-        assert_eq!(
-            statistics.summary(1),
-            "calls: 1 native, 3 in the JVM: a.B (once, 9.0 s), 1 more"
-        );
+        assert_eq!(statistics.summary(1), "calls: 1 native, 3 in the JVM: a.B (once, 9.0 s), 1 more");
         assert_eq!(Statistics::default().summary(9), "calls: 0 native, 0 in the JVM");
     }
 

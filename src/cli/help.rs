@@ -39,6 +39,7 @@ const CHAPTERS: &[(Group, &str)] = &[
     (Group::Connection, "Connection"),
     (Group::Network, "Trust and network"),
     (Group::Lifetime, "Lifetime"),
+    (Group::Jvm, "The JVM for what is not native"),
     (Group::Files, "Directories and log"),
     (Group::Program, "Program"),
     (Group::Deprecated, "Deprecated, or without effect here"),

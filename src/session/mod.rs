@@ -14,4 +14,4 @@ mod serve;
 mod testing;
 
 pub use run::{Served, run};
-pub use serve::serve;
+pub use serve::{serve, serve_with};

@@ -9,6 +9,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::callables::{self, Agent};
 use crate::channel::{Channel, CloseReason, Link, Liveness};
+use crate::sidecar::{self, Sidecar};
 use crate::transport::{CommandReader, CommandWriter, Connection};
 
 /// Commands are handed to the transport in batches of about this size: one write call each.
@@ -25,6 +26,17 @@ pub async fn serve(
     liveness: Liveness,
     stop: &mut watch::Receiver<bool>,
 ) -> CloseReason {
+    serve_with(connection, agent, liveness, stop, None).await
+}
+
+/// As [`serve`], with a JVM for what is not native; `true` starts it at once.
+pub async fn serve_with(
+    connection: Connection,
+    agent: &Arc<Agent>,
+    liveness: Liveness,
+    stop: &mut watch::Receiver<bool>,
+    jvm: Option<(sidecar::Settings, bool)>,
+) -> CloseReason {
     let Connection { mut reader, writer, peer } = connection;
     let channel = Channel::new(Instant::now(), peer.capability, liveness);
     let dispatcher = {
@@ -32,6 +44,9 @@ pub async fn serve(
         Box::new(move |incoming| callables::dispatch(&agent, incoming))
     };
     let link = Link::new(channel, dispatcher);
+    if let Some((settings, now)) = jvm {
+        Sidecar::attach(&link, agent, settings, now);
+    }
     let mut writing = tokio::spawn(write(writer, link.clone()));
     read(&mut reader, &link, stop).await;
     if timeout(DRAIN_TIMEOUT, &mut writing).await.is_err() {
