@@ -646,7 +646,7 @@ impl Channel {
     /// Notes something that this agent writes to a stream of the controller's.
     pub(super) fn note_native_write(&mut self, oid: i32, size: usize) {
         if let Some(router) = &mut self.router
-            && router.is_present()
+            && (router.is_present() || router.unacknowledged.contains_key(&oid))
         {
             // What was written before a JVM came is acknowledged first.
             let first = !router.unacknowledged.contains_key(&oid);
