@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(names(root), all);
         }
         let cancelled = cleanup::delete_old(&root.join("job"), 30, days(31), &|| true).unwrap_err();
-        assert_eq!(cancelled.class, ThrowClass::Interrupted);
+        assert_eq!(cancelled.class, crate::callables::ThrowClass::Interrupted);
         assert_eq!(names(root), all);
 
         cleanup::delete_old(&root.join("job"), 30, days(31), &|| false).unwrap();

@@ -244,7 +244,7 @@ impl Model {
                 let Some((at, (oid, owner))) = object else { return };
                 self.next_io += 1;
                 let io_id = self.next_io;
-                let ends = b % 3 == 0;
+                let ends = b.is_multiple_of(3);
                 let command = match b % 3 {
                     0 => command::eof(StreamKind::Bytes, oid, io_id, None),
                     1 => command::flush(StreamKind::Bytes, oid, io_id),
@@ -273,7 +273,7 @@ impl Model {
                 }
             }
             11 => {
-                if b % 2 == 0 {
+                if b.is_multiple_of(2) {
                     let id = self.channel.call_read(stream, 1).unwrap();
                     self.calls.push((id, Owner::Native));
                 } else if self.jvm.is_some() {
@@ -290,7 +290,7 @@ impl Model {
                 assert_eq!(answered, owner == Owner::Native, "{events:?}");
             }
             13 => {
-                if b % 2 == 0 {
+                if b.is_multiple_of(2) {
                     if self.outstanding(stream, Owner::Native) + size <= WINDOW {
                         self.channel.write(stream, Bytes::from(vec![b; size]));
                         self.written.entry(stream).or_default().push_back((Owner::Native, size));
@@ -307,7 +307,7 @@ impl Model {
                 let events = self.send(command::ack(StreamKind::Bytes, stream, size as i32), owner);
                 assert!(events.is_empty(), "{events:?}");
             }
-            _ if b % 8 == 0 => self.jvm_dies(),
+            _ if b.is_multiple_of(8) => self.jvm_dies(),
             _ => {}
         }
         for oid in 1..=STREAMS {
@@ -325,5 +325,7 @@ pub fn run(data: &[u8]) {
     for step in data.chunks_exact(3) {
         model.step(step[0], step[1], step[2]);
     }
-    (1..=STREAMS).for_each(|oid| drop(model.channel.close_stream(StreamKind::Bytes, oid, End::Release)));
+    for oid in 1..=STREAMS {
+        model.channel.close_stream(StreamKind::Bytes, oid, End::Release);
+    }
 }
