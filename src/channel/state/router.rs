@@ -34,8 +34,8 @@ const MAX_REMEMBERED_IO: usize = 4096;
 /// Calls that are repeated to a new JVM, and the largest of them.
 const MAX_SETUPS: usize = 8;
 const MAX_SETUP_SIZE: usize = 256 << 10;
-/// Chunks of a JVM's that may wait for acknowledgement, over all streams: many times what its windows allow of ordinary ones.
-const MAX_UNACKNOWLEDGED: usize = 1 << 20;
+/// Entries of [`Router::unacknowledged`] over all streams: how often the two tenants may take turns at writing.
+const MAX_UNACKNOWLEDGED: usize = 1 << 16;
 
 /// What is known of a callable before anyone executes it.
 #[derive(Clone, Debug)]
@@ -186,7 +186,8 @@ pub(super) struct Router {
     calls: HashSet<i32>,
     /// Who wrote how much to a stream of the controller's, in order, until it is acknowledged.
     unacknowledged: HashMap<i32, VecDeque<(Writer, usize)>>,
-    unacknowledged_chunks: usize,
+    /// Entries of it.
+    turns: usize,
     /// What the controller has written to a stream of the JVM's and the JVM did not acknowledge.
     writes: HashMap<i32, (StreamKind, usize)>,
     /// References that the JVM holds.
@@ -229,7 +230,7 @@ impl Router {
             next_private: i32::MIN,
             calls: HashSet::new(),
             unacknowledged: HashMap::new(),
-            unacknowledged_chunks: 0,
+            turns: 0,
             writes: HashMap::new(),
             refs: HashMap::new(),
             exports: HashMap::new(),
@@ -296,9 +297,16 @@ impl Router {
     }
 
     fn note_write(&mut self, oid: i32, writer: Writer, size: usize) {
-        if size > 0 {
-            self.unacknowledged.entry(oid).or_default().push_back((writer, size));
-            self.unacknowledged_chunks += 1;
+        if size == 0 {
+            return;
+        }
+        let queue = self.unacknowledged.entry(oid).or_default();
+        match queue.back_mut().filter(|(last, _)| *last == writer) {
+            Some((_, more)) => *more += size,
+            None => {
+                queue.push_back((writer, size));
+                self.turns += 1;
+            }
         }
     }
 
@@ -311,7 +319,7 @@ impl Router {
             *left -= size;
         } else {
             queue.pop_front();
-            self.unacknowledged_chunks -= 1;
+            self.turns -= 1;
             if queue.is_empty() {
                 self.unacknowledged.remove(&oid);
             }
@@ -842,8 +850,8 @@ impl Channel {
                         });
                     }
                     _ if op.size() > 0 => {
-                        if router.unacknowledged_chunks >= MAX_UNACKNOWLEDGED {
-                            return Err("it floods the controller: too many chunks wait".to_owned());
+                        if router.turns >= MAX_UNACKNOWLEDGED {
+                            return Err("it floods the controller: what it wrote to too many streams waits".to_owned());
                         }
                         // What this agent wrote there before the JVM came is acknowledged first.
                         if !router.unacknowledged.contains_key(oid)
