@@ -11,7 +11,7 @@ use std::time::Duration;
 use hyper::{HeaderMap, Uri};
 
 use crate::transport::dial::Dialer;
-use crate::transport::http::{self, ControllerUrl, Response, header};
+use crate::transport::http::{self, BodyLimits, ControllerUrl, Response, header};
 use crate::transport::identity::InstanceIdentity;
 use crate::transport::jnlp4::PROTOCOL_NAME;
 use crate::transport::proxy::{Credentials, Scheme};
@@ -251,13 +251,18 @@ pub struct Discovery {
     pub tls: Arc<TlsConfig>,
 }
 
+fn is_loopback(url: &ControllerUrl) -> bool {
+    url.host == "localhost" || url.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 impl Discovery {
     /// The first URL on which the identity (or, over a WebSocket, the secret) can be read and
     /// replaced on the way. The caller owes the user a warning.
     pub fn exposed(&self, web_socket: bool) -> Option<&ControllerUrl> {
-        let loopback =
-            |url: &ControllerUrl| url.host == "localhost" || url.host.parse::<IpAddr>().is_ok_and(|a| a.is_loopback());
-        self.urls.iter().find(|url| url.is_plain() && !loopback(url)).filter(|_| web_socket || self.identity.is_none())
+        self.urls
+            .iter()
+            .find(|url| url.is_plain() && !is_loopback(url))
+            .filter(|_| web_socket || self.identity.is_none())
     }
 
     /// Asks each URL in turn for the TCP endpoint (`JnlpAgentEndpointResolver.resolve`). One
@@ -354,12 +359,49 @@ impl Discovery {
         Err(ConnectError::new("GET", url.to_string(), response.refusal()))
     }
 
+    /// A file of the controller's that is to be executed, by its path below the root URL; over the connection's own
+    /// proxies and trust. A redirect is followed to the same server, or from HTTPS to HTTPS.
+    ///
+    /// # Errors
+    /// Why it can't be had whole and of at most `most` bytes; plain HTTP where the connection itself has a stronger trust
+    /// (`-instanceIdentity`), unless that goes to this machine.
+    pub async fn download(&self, path: &str, most: usize, time: Duration) -> Result<Vec<u8>, ConnectError> {
+        let refused = |what: String, why: &str| ConnectError::new("GET", what, Cause::Configuration(why.to_owned()));
+        let root = self.urls.first().ok_or_else(|| refused(path.to_owned(), "no URL of the controller is known"))?;
+        let url = resolve(root, &format!("{}{path}", root.path)).unwrap_or_else(|| root.clone());
+        if url.is_plain() && self.identity.is_some() && !is_loopback(&url) {
+            let why = "plain HTTP does not check the -instanceIdentity that this agent insists on";
+            return Err(refused(url.to_string(), why));
+        }
+        let same_server = |next: &ControllerUrl| next.tls || (&next.host, next.port) == (&url.host, url.port);
+        let limits = BodyLimits { bytes: most + 1, time };
+        let response = self.get_within(&url, same_server, limits).await?;
+        if response.head.status != 200 {
+            return Err(ConnectError::new("GET", url.to_string(), response.refusal()));
+        }
+        let length = response.header("Content-Length").and_then(|length| length.parse().ok());
+        if response.body.len() > most || length.is_some_and(|length: usize| length != response.body.len()) {
+            let cause = Cause::Protocol(format!("the answer is not whole, or larger than {} MiB", most >> 20));
+            return Err(ConnectError::new("GET", url.to_string(), cause));
+        }
+        Ok(response.body)
+    }
+
     /// One GET. Follows redirects within a scheme, as `HttpURLConnection` does, to where `follow`
     /// allows.
     async fn get(
         &self,
         url: &ControllerUrl,
         follow: impl Fn(&ControllerUrl) -> bool,
+    ) -> Result<Response, ConnectError> {
+        self.get_within(url, follow, BodyLimits::TEXT).await
+    }
+
+    async fn get_within(
+        &self,
+        url: &ControllerUrl,
+        follow: impl Fn(&ControllerUrl) -> bool,
+        limits: BodyLimits,
     ) -> Result<Response, ConnectError> {
         let mut at = url.clone();
         let credentials = self.credentials.as_ref().or(url.credentials.as_ref());
@@ -370,7 +412,7 @@ impl Discovery {
             if let Some(basic) = basic.as_deref().filter(|_| same_server) {
                 headers.push(("Authorization", basic));
             }
-            let response = http::get(&self.dialer, &self.tls, &at, &headers, ANSWER_TIMEOUT).await?;
+            let response = http::get(&self.dialer, &self.tls, &at, &headers, ANSWER_TIMEOUT, limits).await?;
             let location = match response.status() {
                 301 | 302 | 303 | 307 | 308 => response.header("Location"),
                 _ => None,

@@ -16,6 +16,7 @@ pub mod object;
 pub mod probe;
 pub mod process;
 pub mod session;
+pub mod sidecar;
 pub mod transport;
 
 /// The remoting version that this agent answers for: what `-version` prints, as `agent.jar -version` prints its own,

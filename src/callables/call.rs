@@ -90,8 +90,75 @@ pub struct Agent {
     pub unfinished: Unfinished,
     /// What was called so far, on this channel and those before it.
     pub statistics: Arc<Statistics>,
+    /// Callables that are not to be executed natively.
+    pub denied: Denied,
+    /// Whether what is not native can be executed by a JVM.
+    pub jvm: Jvm,
     /// What class files of the controller's said: [`Call::class_uid`].
     class_answers: Mutex<HashMap<ClassQuestion, Result<i64, Throw>>>,
+}
+
+/// Patterns of the names of callables that are not to be executed natively: `*` stands for any text, `?` for a character.
+#[derive(Debug, Clone, Default)]
+pub struct Denied(pub Vec<String>);
+
+impl Denied {
+    /// Whether a class is among them.
+    pub fn matches(&self, class: &str) -> bool {
+        self.0.iter().any(|pattern| wildcard(pattern.as_bytes(), class.as_bytes()))
+    }
+}
+
+fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Where to go on when a text turns out to be longer than the last `*` was taken for.
+    let mut retry: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p, t));
+                p += 1;
+            }
+            Some(&byte) if byte == b'?' || byte == text[t] => (p, t) = (p + 1, t + 1),
+            _ => match retry {
+                Some((star, from)) => {
+                    (p, t) = (star + 1, from + 1);
+                    retry = Some((star, from + 1));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// What there is for callables that are not native.
+#[derive(Debug, Clone)]
+pub enum Jvm {
+    /// Nothing, as the user wishes (`--jvm never`).
+    Never,
+    /// A JVM that is started, or can be.
+    AtHand,
+    /// Nothing, for this reason; what to do about it follows.
+    Missing(String),
+}
+
+impl Jvm {
+    /// Whether there is a JVM, or can be.
+    pub fn is_at_hand(&self) -> bool {
+        matches!(self, Jvm::AtHand)
+    }
+
+    /// The end of a sentence about a callable that can't be executed: why there is no JVM, and what to do.
+    pub fn reason(&self) -> String {
+        const ADVICE: &str =
+            "; run it on an agent with a Java runtime (an image with a JRE), or report the class as missing";
+        match self {
+            Jvm::Never => format!("this agent runs without a JVM (--jvm never){ADVICE}"),
+            Jvm::AtHand => format!("the JVM was not asked{ADVICE}"),
+            Jvm::Missing(why) => format!("no JVM could be started for it: {why}{ADVICE}"),
+        }
+    }
 }
 
 /// Counts what must not be broken off by the process's end, such as the killing of a build's processes.
@@ -327,6 +394,8 @@ impl Agent {
             no_reconnect: AtomicBool::new(false),
             unfinished: Unfinished::default(),
             statistics: Arc::default(),
+            denied: Denied::default(),
+            jvm: Jvm::Never,
             class_answers: Mutex::default(),
         }
     }

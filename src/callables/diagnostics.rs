@@ -1,7 +1,7 @@
 //! What an administrator asks of an agent from the web interface.
 
 use super::environment::string_tree_map;
-use super::{Call, Entry, Reply, Run, Throw, ThrowClass};
+use super::{Call, Entry, Reply, Run, Throw};
 use crate::java_class;
 use crate::process::system;
 
@@ -13,8 +13,6 @@ const fn core(class: &'static str, run: Run) -> Entry {
 pub const ENTRIES: &[Entry] = &[
     core("hudson.util.RemotingDiagnostics$GetSystemProperties", Run::Blocking(system_properties)),
     core("hudson.util.RemotingDiagnostics$GetThreadDump", Run::Blocking(thread_dump)),
-    core("hudson.util.RemotingDiagnostics$GetHeapDump", Run::Inline(heap_dump)),
-    core("hudson.util.RemotingDiagnostics$Script", Run::Inline(script)),
     core("hudson.model.Computer$DumpExportTableTask", Run::Inline(export_table)),
     // No class is ever loaded.
     core("hudson.slaves.SlaveComputer$LoadingCount", Run::Inline(|call| Ok(call.int(0)))),
@@ -33,15 +31,6 @@ fn thread_dump(call: &Call) -> Result<Reply, Throw> {
     let threads = system::thread_dump();
     let entries = threads.iter().map(|(name, text)| (name.as_str(), text.as_str()));
     Ok(call.reply(|graph| string_tree_map(graph, entries)))
-}
-
-fn heap_dump(_: &Call) -> Result<Reply, Throw> {
-    Err(Throw::io("this agent does not run on a Java virtual machine: it has no heap to dump"))
-}
-
-fn script(_: &Call) -> Result<Reply, Throw> {
-    let text = "this agent does not run on a Java virtual machine: Groovy scripts cannot be executed on it";
-    Err(Throw::new(ThrowClass::UnsupportedOperation, text))
 }
 
 fn export_table(call: &Call) -> Result<Reply, Throw> {
@@ -137,7 +126,7 @@ mod tests {
             assert_eq!(names(root), all);
         }
         let cancelled = cleanup::delete_old(&root.join("job"), 30, days(31), &|| true).unwrap_err();
-        assert_eq!(cancelled.class, ThrowClass::Interrupted);
+        assert_eq!(cancelled.class, crate::callables::ThrowClass::Interrupted);
         assert_eq!(names(root), all);
 
         cleanup::delete_old(&root.join("job"), 30, days(31), &|| false).unwrap();

@@ -10,9 +10,10 @@ use std::time::Instant;
 use futures_util::FutureExt;
 
 use super::call::ExportedObject;
-use super::statistics::{Statistics, Tenant};
+use super::listener;
+use super::statistics::Tenant;
 use super::{Agent, Call, Entry, Outcome, Reply, Run, TABLES, Throw, ThrowClass};
-use crate::channel::state::CHANNEL_OID;
+use crate::channel::state::{CHANNEL_OID, Judged};
 use crate::channel::{Caller, Incoming, printable};
 use crate::object::{AccessError, Graph, NodeId, View};
 
@@ -73,6 +74,31 @@ fn unwrap(root: View<'_>) -> Result<Target, AccessError> {
     Ok(Target { node: view.id(), class: view.class_name().into_owned(), path })
 }
 
+/// Callables that set up the agent's side of a channel: a JVM that comes later must hear them too.
+const SETUPS: [&str; 2] =
+    ["hudson.slaves.SlaveComputer$SlaveInitializer", "jenkins.util.SystemProperties$AgentCopier$CopySystemProperties"];
+/// Always native: it asks whether this agent lives, and a JVM that doesn't must not answer for it.
+const PING: &str = "hudson.remoting.PingThread$Ping";
+
+/// Tells whether this agent executes a callable itself.
+pub fn judge(agent: &Agent, graph: &Graph) -> Judged {
+    // What is malformed is answered here.
+    let known = |label: &str| Judged {
+        label: label.to_owned(),
+        owner: String::new(),
+        native: true,
+        better_in_jvm: false,
+        setup: false,
+    };
+    let Some(root) = graph.root() else { return known("null") };
+    let Ok(target) = unwrap(root) else { return known(&root.class_name()) };
+    let class = target.class;
+    let native = class == PING || (find(&class).is_some() && !agent.denied.matches(&class));
+    let better_in_jvm = native && agent.jvm.is_at_hand() && listener::is_withheld(graph);
+    let owner = if native && !better_in_jvm { String::new() } else { likely_owner(&class) };
+    Judged { native, better_in_jvm, setup: SETUPS.contains(&class.as_str()), owner, label: class }
+}
+
 /// Executes a request and answers it.
 ///
 /// Must be called within a tokio runtime.
@@ -85,21 +111,37 @@ pub fn dispatch(agent: &Arc<Agent>, incoming: Incoming) {
         let call = call(agent, &caller, graph, None);
         return invoke(call);
     }
+    let begun = Instant::now();
     let target = match unwrap(root) {
         Ok(target) => target,
         Err(error) => return caller.respond(Err(error.into())),
     };
-    let Some(entry) = find(&target.class) else {
+    let denied = target.class != PING && agent.denied.matches(&target.class);
+    let Some(entry) = find(&target.class).filter(|_| !denied) else {
         tracing::warn!("not implemented natively: {}", printable(&target.class));
-        return caller.respond(Err(not_implemented(&target.class)));
+        return caller.respond(Err(not_implemented(agent, &target.class, denied)));
     };
-    tracing::debug!("{}", target.class);
-    let timing = Timing::begin(agent, entry.class.to_owned());
+    let meter = Meter { agent: agent.clone(), label: target.class.clone(), begun };
     let call = call(agent, &caller, graph, Some(target));
     match entry.run {
-        Run::Inline(run) => finish(&caller, timing, guarded(|| run(&call).into())),
-        Run::Blocking(run) => spawn(caller, timing, move || run(&call).into()),
-        Run::Long(run) => spawn(caller, timing, move || run(&call)),
+        Run::Inline(run) => finish(&caller, meter, guarded(|| run(&call).into())),
+        Run::Blocking(run) => spawn(caller, meter, move || run(&call).into()),
+        Run::Long(run) => spawn(caller, meter, move || run(&call)),
+    }
+}
+
+/// Counts a call when it has been answered.
+struct Meter {
+    agent: Arc<Agent>,
+    label: String,
+    begun: Instant,
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        tracing::debug!("native: {} in {:.1} ms", printable(&self.label), took.as_secs_f64() * 1e3);
+        self.agent.statistics.record(Tenant::Native, &self.label, took);
     }
 }
 
@@ -115,11 +157,38 @@ fn call(agent: &Arc<Agent>, caller: &Arc<Caller>, graph: Graph, target: Option<T
     }
 }
 
-fn not_implemented(class: &str) -> Throw {
-    Throw::abort(format!(
-        "this agent runs without a JVM and does not implement {class} natively; run the step on an agent with Java, \
-         or report the class as missing"
-    ))
+fn not_implemented(agent: &Agent, class: &str, denied: bool) -> Throw {
+    let owner = likely_owner(class);
+    let why = if denied { "is not to be native (--native-deny)" } else { "is not native in this agent" };
+    Throw::abort(format!("{class}, which belongs to {owner}, {why}, and {}", agent.jvm.reason()))
+}
+
+/// What a class belongs to, by its package.
+pub fn likely_owner(class: &str) -> String {
+    let package = class.rsplit_once('.').map_or("", |(package, _)| package);
+    let core = [
+        "hudson.model",
+        "hudson.slaves",
+        "hudson.util",
+        "hudson.tasks",
+        "hudson.remoting",
+        "hudson.node_monitors",
+        "hudson.logging",
+    ];
+    if package == "hudson"
+        || package.starts_with("jenkins.") && !package.starts_with("jenkins.plugins.")
+        || core.iter().any(|core| package.starts_with(core))
+    {
+        return "Jenkins itself".to_owned();
+    }
+    for prefix in ["org.jenkinsci.plugins.", "hudson.plugins.", "jenkins.plugins.", "io.jenkins.plugins."] {
+        if let Some(plugin) =
+            package.strip_prefix(prefix).and_then(|rest| rest.split('.').next()).filter(|name| !name.is_empty())
+        {
+            return format!("the plugin {plugin} (by its package {package})");
+        }
+    }
+    if package.is_empty() { "an unknown plugin".to_owned() } else { format!("a plugin with the package {package}") }
 }
 
 /// Runs a method of an exported object.
@@ -148,8 +217,9 @@ fn invoke(call: Call) {
         let text = format!("the agent exports no object {oid}, of which {method} was called");
         return caller.respond(Err(Throw::new(ThrowClass::IllegalState, text)));
     };
-    let timing = Timing::begin(&call.agent, format!("{RPC_REQUEST}.{}", printable(&method)));
-    spawn(caller, timing, move || {
+    let interface = call.view().string("declaringClassName").ok().flatten().unwrap_or_default().into_owned();
+    let meter = Meter { agent: call.agent.clone(), label: format!("{interface}.{method}"), begun: Instant::now() };
+    spawn(caller, meter, move || {
         let arguments = call.view().get("arguments").and_then(|array| match array {
             Some(array) => Ok(array.elements()?.collect()),
             None => Ok(Vec::new()),
@@ -161,40 +231,21 @@ fn invoke(call: Call) {
     });
 }
 
-/// Counts a call when it is dropped: when the call has ended, answered or not.
-struct Timing {
-    statistics: Arc<Statistics>,
-    callable: String,
-    begun: Instant,
-}
-
-impl Timing {
-    fn begin(agent: &Agent, callable: String) -> Timing {
-        Timing { statistics: agent.statistics.clone(), callable, begun: Instant::now() }
-    }
-}
-
-impl Drop for Timing {
-    fn drop(&mut self) {
-        self.statistics.record(Tenant::Native, &self.callable, self.begun.elapsed());
-    }
-}
-
-fn spawn(caller: Arc<Caller>, timing: Timing, run: impl FnOnce() -> Outcome + Send + 'static) {
+fn spawn(caller: Arc<Caller>, meter: Meter, run: impl FnOnce() -> Outcome + Send + 'static) {
     tokio::task::spawn_blocking(move || {
         // It may have waited long for a thread. Java does not begin such calls either (`FutureTask.cancel`).
         let outcome = if caller.is_cancelled() { Outcome::Done(Err(Throw::interrupted())) } else { guarded(run) };
-        finish(&caller, timing, outcome);
+        finish(&caller, meter, outcome);
     });
 }
 
-fn finish(caller: &Arc<Caller>, timing: Timing, outcome: Outcome) {
+fn finish(caller: &Arc<Caller>, meter: Meter, outcome: Outcome) {
     match outcome {
         Outcome::Done(result) => respond(caller, result),
         Outcome::Later(future) => {
             let caller = caller.clone();
             tokio::spawn(async move {
-                let _timing = timing;
+                let _meter = meter;
                 let closed = caller.link().closed();
                 let future = AssertUnwindSafe(future).catch_unwind();
                 tokio::select! {
@@ -235,10 +286,6 @@ mod tests {
     use crate::frame::Capability;
     use crate::object::{Limits, Loader};
 
-    fn timing() -> Timing {
-        Timing::begin(&Agent::new(None, None, None), String::new())
-    }
-
     fn request() -> (Arc<Link>, Arc<Caller>) {
         let (requests, incoming) = mpsc::channel();
         let channel = Channel::new(Instant::now(), Capability::OURS, Liveness::default());
@@ -249,6 +296,10 @@ mod tests {
         let callable = callable.encode_one(Some(object));
         link.receive(Instant::now(), command::user_request(1, 0, 7, callable, ""));
         (link, incoming.recv().unwrap())
+    }
+
+    fn meter() -> Meter {
+        Meter { agent: Arc::new(Agent::new(None, None, None)), label: String::new(), begun: Instant::now() }
     }
 
     fn exception(link: &Link, runtime: &tokio::runtime::Runtime) -> String {
@@ -270,7 +321,7 @@ mod tests {
         runtime.spawn_blocking(move || held.recv());
         let (link, caller) = request();
         let begun = Arc::new(AtomicBool::new(false));
-        spawn(caller, timing(), {
+        spawn(caller, meter(), {
             let begun = begun.clone();
             move || {
                 begun.store(true, Ordering::SeqCst);
@@ -288,7 +339,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _context = runtime.enter();
         let (link, caller) = request();
-        finish(&caller, timing(), Outcome::Later(Box::pin(async { panic!("an odd thing") })));
+        finish(&caller, meter(), Outcome::Later(Box::pin(async { panic!("an odd thing") })));
         assert!(exception(&link, &runtime).contains("a bug in this agent: an odd thing"));
     }
 }

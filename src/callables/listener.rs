@@ -1063,6 +1063,13 @@ fn withhold(class: &str) {
     });
 }
 
+/// Whether a request has a listener whose output this agent would withhold.
+pub(super) fn is_withheld(graph: &Graph) -> bool {
+    const DECORATED: &str = "org.jenkinsci.plugins.workflow.log.TaskListenerDecorator$DecoratedTaskListener";
+    let objects = (0..graph.nodes().len()).filter_map(|index| graph.id_at(index));
+    objects.map(|id| graph.view(id)).any(|view| view.is(DECORATED) && matches!(resolve(view), Resolved::Withheld(_)))
+}
+
 /// What a listener is made of.
 enum Resolved<'g> {
     /// It writes nothing.

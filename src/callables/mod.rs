@@ -38,8 +38,8 @@ mod versions;
 mod virtual_file;
 
 pub use crate::channel::{Throw, ThrowClass, plain};
-pub use call::{Agent, Call, Exported, Outcome, Reply, Unfinished, Work};
-pub use dispatch::{dispatch, find};
+pub use call::{Agent, Call, Denied, Exported, Jvm, Outcome, Reply, Unfinished, Work};
+pub use dispatch::{dispatch, find, judge, likely_owner};
 
 /// How a callable is run.
 #[derive(Clone, Copy)]
@@ -110,8 +110,8 @@ mod tests {
             ("hudson.model.Computer$DumpExportTableTask".to_owned(), Ok("java.lang.String")),
             ("hudson.util.RemotingDiagnostics$GetSystemProperties".to_owned(), Ok("java.util.TreeMap")),
             ("hudson.util.RemotingDiagnostics$GetThreadDump".to_owned(), Ok("java.util.TreeMap")),
-            ("hudson.util.RemotingDiagnostics$GetHeapDump".to_owned(), Err("java.io.IOException")),
-            ("hudson.util.RemotingDiagnostics$Script".to_owned(), Err("java.lang.UnsupportedOperationException")),
+            ("hudson.util.RemotingDiagnostics$GetHeapDump".to_owned(), Err("hudson.AbortException")),
+            ("hudson.util.RemotingDiagnostics$Script".to_owned(), Err("hudson.AbortException")),
             ("hudson.remoting.PreloadJarTask2".to_owned(), Ok("java.lang.Boolean")),
             (format!("{envinject}.EnvInjectMasterEnvVarsRetriever"), Ok("hudson.EnvVars")),
             (

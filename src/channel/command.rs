@@ -93,6 +93,13 @@ pub enum Command {
         /// Our stream.
         oid: i32,
     },
+    /// `Pipe$ConnectCommand`: what is written to our end `ros` goes to the peer's stream `pos`.
+    Connect {
+        /// Our pipe's writing end.
+        ros: i32,
+        /// The peer's stream.
+        pos: i32,
+    },
     /// `Channel$CloseCommand`.
     Close {
         /// What the peer gives as the cause.
@@ -212,6 +219,7 @@ impl Command {
             "ProxyInputStream$Chunk" => {
                 Command::Read { id: root.int("id")?, oid: root.int("oid")?, length: root.int("len")? }
             }
+            "Pipe$ConnectCommand" => Command::Connect { ros: root.int("oidRos")?, pos: root.int("oidPos")? },
             "Channel$CloseCommand" => {
                 let source = root.get("createdAt")?;
                 let cause = source.map(|source| source.get("cause")).transpose()?.flatten();
@@ -486,15 +494,25 @@ impl MethodCall<'_> {
         let rpc = Self::rpc_desc(&mut graph);
         let user = "hudson.remoting.RemoteInvocationHandler$UserRPCRequest";
         let user = graph.serializable(user, -9185841650347902580, &[], Some(rpc));
-        self.encode(graph, user, 0, arguments)
+        self.encode(graph, user, (0, 0), arguments)
     }
 
     /// The bare `RPCRequest`, a command of its own, which a method of remoting's own objects is called by: the value
     /// in its `Response` is bare too.
     pub fn request(&self, id: i32, arguments: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>) -> Bytes {
+        self.request_after(id, 0, arguments)
+    }
+
+    /// As [`request`](Self::request), to be executed behind the pipe operation `last_io`.
+    pub fn request_after(
+        &self,
+        id: i32,
+        last_io: i32,
+        arguments: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>,
+    ) -> Bytes {
         let mut graph = Graph::default();
         let rpc = Self::rpc_desc(&mut graph);
-        self.encode(graph, rpc, id, arguments)
+        self.encode(graph, rpc, (id, last_io), arguments)
     }
 
     fn rpc_desc(graph: &mut Graph) -> NodeId {
@@ -514,7 +532,7 @@ impl MethodCall<'_> {
         &self,
         mut graph: Graph,
         desc: NodeId,
-        id: i32,
+        (id, last_io): (i32, i32),
         arguments: impl FnOnce(&mut Graph) -> Vec<Option<NodeId>>,
     ) -> Bytes {
         let arguments = arguments(&mut graph);
@@ -525,6 +543,7 @@ impl MethodCall<'_> {
         let object = graph
             .object(desc)
             .set("id", Value::Int(id))
+            .set("lastIoId", Value::Int(last_io))
             .set("oid", Value::Int(self.oid))
             .set_ref("arguments", arguments)
             .set_ref("declaringClassName", interface)
@@ -654,7 +673,7 @@ pub fn remote_input_stream(graph: &mut Graph, oid: i32, peer: Capability) -> Nod
 // ---- references that a request brings -----------------------------------------------------------------------------
 
 /// Something of the peer's in a request's graph that must go back to it, once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Grant {
     /// An `OutputStream` that we may write to.
     Output(i32),
@@ -704,6 +723,17 @@ impl Grant {
     }
 }
 
+/// All that a graph grants, and which of its nodes do.
+pub fn grants(graph: &Graph, peer: Capability) -> Vec<(NodeId, Grant)> {
+    let objects = graph.nodes().iter().enumerate().filter(|(_, node)| matches!(node, Node::Object(_)));
+    objects
+        .filter_map(|(index, _)| {
+            let view = graph.view(graph.id_at(index)?);
+            Grant::of(view, peer).map(|grant| (view.id(), grant))
+        })
+        .collect()
+}
+
 /// Oids of the class loaders that a user request's or answer's stream introduces in its class annotations
 /// (`MultiClassLoaderSerializer`: -2 and the oid of a loader that the sender exports for this).
 pub fn introduced_loaders(graph: &Graph) -> Vec<i32> {
@@ -712,6 +742,15 @@ pub fn introduced_loaders(graph: &Graph) -> Vec<i32> {
 
 /// `MultiClassLoaderSerializer.TAG_EXPORTED_CLASSLOADER`
 const TAG_EXPORTED: i32 = -2;
+
+/// `MultiClassLoaderSerializer.TAG_LOCAL_CLASSLOADER`
+const TAG_LOCAL: i32 = -1;
+
+/// The oid of the receiver's own class loader that a class descriptor is annotated with.
+pub fn receivers_loader(graph: &Graph, desc: &Node) -> Option<i32> {
+    let bytes = annotation(graph, desc).filter(|bytes| block_int(bytes, 0) == Some(TAG_LOCAL))?;
+    block_int(bytes, 4)
+}
 
 /// What a class descriptor is annotated with.
 fn annotation<'g>(graph: &'g Graph, node: &'g Node) -> Option<&'g [u8]> {

@@ -12,14 +12,14 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::command::{Grant, MethodCall, StreamKind, StreamOp, read_buffer};
-use super::state::{Channel, CloseReason, End, Event, Liveness};
+use super::state::{Channel, CloseReason, End, Event, Judge, JvmEvent, Liveness};
 use super::throw::{Cancelled, Throw};
 use crate::object::{AccessError, Graph, Loader, NodeId, View};
 
@@ -142,6 +142,7 @@ struct State {
     /// Exported objects that are gone. They may hold streams of this channel, which lock it when they are dropped:
     /// so they are dropped only after the lock is.
     garbage: Vec<Export>,
+    jvm_events: Vec<JvmEvent>,
 }
 
 /// How often and how long writers have waited for the peer's windows or for the connection.
@@ -192,9 +193,14 @@ impl Drop for Stall<'_> {
 /// What executes requests. Called without locks, on any thread; must not block.
 pub type Dispatcher = Box<dyn Fn(Incoming) + Send + Sync>;
 
+/// What hears of the JVM that shares the channel. Called without locks, on any thread; must not block.
+pub type JvmHook = Box<dyn Fn(&Arc<Link>, JvmEvent) + Send + Sync>;
+
 /// A channel, shared.
 pub struct Link {
     dispatcher: Dispatcher,
+    jvm_hook: OnceLock<JvmHook>,
+    jvm_transmit: Notify,
     state: Mutex<State>,
     changed: Condvar,
     changed_async: Notify,
@@ -229,6 +235,8 @@ impl Link {
     pub fn counting(channel: Channel, dispatcher: Dispatcher, stalls: Arc<Stalls>) -> Arc<Link> {
         Arc::new(Link {
             dispatcher,
+            jvm_hook: OnceLock::new(),
+            jvm_transmit: Notify::new(),
             state: Mutex::new(State {
                 channel,
                 exports: HashMap::new(),
@@ -237,6 +245,7 @@ impl Link {
                 reason: None,
                 progress: false,
                 garbage: Vec::new(),
+                jvm_events: Vec::new(),
             }),
             changed: Condvar::new(),
             changed_async: Notify::new(),
@@ -259,8 +268,13 @@ impl Link {
         let garbage = std::mem::take(&mut state.garbage);
         let progress = std::mem::take(&mut state.progress) | state.channel.take_windows_changed();
         let transmit = state.channel.queued_bytes() > 0 || state.reason.is_some();
+        let jvm_transmit = state.channel.has_jvm_transmit();
+        let jvm_events = std::mem::take(&mut state.jvm_events);
         drop(state);
         drop(garbage);
+        if jvm_transmit {
+            self.jvm_transmit.notify_one();
+        }
         if progress {
             self.notify();
         }
@@ -269,6 +283,11 @@ impl Link {
         }
         for request in requests {
             (self.dispatcher)(request);
+        }
+        for event in jvm_events {
+            if let Some(hook) = self.jvm_hook.get() {
+                hook(self, event);
+            }
         }
         result
     }
@@ -390,6 +409,7 @@ impl Link {
                         tracing::debug!("the controller failed a call {id} that nobody waits for: {error}");
                     }
                 }
+                Event::Jvm(event) => state.jvm_events.push(event),
                 Event::Warning(warning) => tracing::warn!("{warning}"),
                 Event::Closed(reason) => {
                     state.reason = Some(reason);
@@ -518,6 +538,71 @@ impl Link {
                 state.channel.io_done(io_id);
             });
         }
+    }
+
+    // ---- for who runs the JVM that shares the channel --------------------------------------------------------------
+
+    /// Lets a JVM share the channel: `judge` tells what is for it, `hook` hears when one is wanted. Once, and before the
+    /// first command is received.
+    pub fn share(self: &Arc<Self>, now: Instant, judge: Judge, hook: JvmHook) {
+        let _ = self.jvm_hook.set(hook);
+        self.with(|state| state.channel.share(now, judge));
+    }
+
+    /// As [`Channel::want_jvm`].
+    pub fn want_jvm(self: &Arc<Self>, now: Instant) {
+        self.with(|state| state.channel.want_jvm(now));
+    }
+
+    /// As [`Channel::jvm_started`].
+    pub fn jvm_started(self: &Arc<Self>, now: Instant, generation: u32) -> bool {
+        self.with(|state| state.channel.jvm_started(now, generation))
+    }
+
+    /// Takes a command of the JVM's, as [`Channel::handle_jvm_command`]; waits while much waits to be sent to the
+    /// controller.
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn jvm_receive(self: &Arc<Self>, now: Instant, generation: u32, command: Bytes) -> Result<(), String> {
+        let room =
+            |state: &mut State| (state.channel.queued_bytes() <= MAX_QUEUED || state.channel.is_closed()).then_some(());
+        self.until(room).await;
+        self.with(|state| state.channel.handle_jvm_command(now, generation, command))
+    }
+
+    /// Takes the commands that wait for the JVM of this number, up to about `most` bytes; waits until there are any.
+    pub async fn jvm_transmit(&self, generation: u32, most: usize, batch: &mut Vec<Bytes>) {
+        loop {
+            let notified = self.jvm_transmit.notified();
+            {
+                let mut state = self.lock();
+                let mut size = 0;
+                while size < most
+                    && let Some(command) = state.channel.poll_jvm_transmit(generation)
+                {
+                    size += command.len();
+                    batch.push(command);
+                }
+            }
+            if !batch.is_empty() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// As [`Channel::stop_idle_jvm`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn stop_idle_jvm(self: &Arc<Self>, now: Instant, generation: u32, idle: Duration) -> Result<(), Instant> {
+        self.with(|state| state.channel.stop_idle_jvm(now, generation, idle))
+    }
+
+    /// As [`Channel::jvm_lost`].
+    pub fn jvm_lost(self: &Arc<Self>, now: Instant, generation: u32, why: &str) {
+        self.with(|state| state.channel.jvm_lost(now, generation, why));
     }
 
     // ---- for handlers -----------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 //! The channel itself: commands and times in, commands and events out. No IO, no clock.
 
+mod router;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,9 @@ use bytes::Bytes;
 use super::command::{self, Answered, BuildValue, Command, Grant, MethodCall, StreamKind, StreamOp};
 use super::throw::{Throw, ThrowClass, printable};
 use crate::frame::Capability;
-use crate::object::{Graph, Limits, Loader, Node, NodeId};
+use crate::object::{Graph, Limits, Loader, NodeId};
+
+pub use router::{FirstIds, Judge, Judged, JvmEvent, MAX_JVM_QUEUE, RETRY_AFTER};
 
 /// Bytes or chars that may be on their way to one stream (`Channel.PIPE_WINDOW_SIZE`).
 pub const WINDOW: usize = 1 << 20;
@@ -121,6 +125,8 @@ pub enum Event {
         /// The value, or what the exception says of itself.
         result: Result<Graph, String>,
     },
+    /// Something concerns the JVM that shares the channel.
+    Jvm(JvmEvent),
     /// The peer did something that has no meaning; the channel goes on.
     Warning(String),
     /// The channel has ended. The last event.
@@ -210,6 +216,8 @@ pub struct Channel {
     warnings: Warnings,
     /// A window has grown or died.
     windows_changed: bool,
+    /// The other tenant, if there may be one.
+    router: Option<Box<router::Router>>,
 }
 
 impl Channel {
@@ -240,6 +248,7 @@ impl Channel {
             events: VecDeque::new(),
             warnings: Warnings { since: now, given: 0, withheld: 0 },
             windows_changed: false,
+            router: None,
         }
     }
 
@@ -272,6 +281,11 @@ impl Channel {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        let own = self.own_timeout()?;
+        Some(self.jvm_poll_timeout().map_or(own, |jvm| own.min(jvm)))
+    }
+
+    fn own_timeout(&self) -> Option<Instant> {
         let ping = self.heard + self.liveness.idle;
         match self.phase {
             Phase::Open if self.pinged.is_none() && self.home_loader.is_some() => Some(ping),
@@ -283,7 +297,8 @@ impl Channel {
 
     /// Tells the channel that time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_none_or(|at| now < at) {
+        self.jvm_timeout(now);
+        if self.own_timeout().is_none_or(|at| now < at) {
             return;
         }
         match self.phase {
@@ -374,24 +389,25 @@ impl Channel {
         if matches!(self.phase, Phase::Closed) {
             return;
         }
+        let raw = bytes.clone();
         let command = match Graph::decode(bytes, &self.limits) {
             Ok(graph) => Command::read(graph),
             Err(error) => return self.end(CloseReason::Malformed(error.to_string())),
         };
         match command {
-            Ok(command) => self.command(command),
+            Ok(command) => self.command(now, command, &raw),
             // What Java does with a command that it can't construct: it says so and goes on.
             Err(error) => self.warn(&format!("a command was ignored: {error}")),
         }
     }
 
-    fn command(&mut self, command: Command) {
+    fn command(&mut self, now: Instant, command: Command, raw: &Bytes) {
         match command {
             Command::UserRequest { id, .. }
             | Command::Rpc { id, .. }
             | Command::Read { id, .. }
             | Command::UnknownRequest { id, .. }
-                if self.executing.contains_key(&id) =>
+                if self.executing.contains_key(&id) || self.is_held(id) =>
             {
                 // Two answers with one id can't be told apart, nor could a cancellation.
                 self.warn(&format!("a second request {id} was ignored: the first is in progress"));
@@ -402,11 +418,26 @@ impl Channel {
             | Command::Read { .. }
             | Command::UnknownRequest { .. }
                 if self.is_closed() => {}
-            Command::UserRequest { id, last_io, request, loader } => self.user_request(id, last_io, request, loader),
+            Command::UserRequest { id, last_io, request, loader } => {
+                self.user_request(now, raw, (id, last_io), request, loader);
+            }
+            command => {
+                if let Some(command) = self.route(now, command, raw) {
+                    self.own_command(command);
+                }
+            }
+        }
+    }
+
+    /// A command that is this agent's own to obey.
+    fn own_command(&mut self, command: Command) {
+        match command {
+            // Decoded and routed by itself.
+            Command::UserRequest { .. } => {}
             Command::Rpc { id, last_io, graph } => {
                 let executing = Executing { bare: true, grants: self.grants(&graph), ..Executing::default() };
                 if self.begin(id, executing) {
-                    self.when_done(last_io, Event::Request { id, graph, bare: true });
+                    self.when_io_done(last_io, Event::Request { id, graph, bare: true });
                 }
             }
             Command::Read { id, oid, length } => {
@@ -454,6 +485,9 @@ impl Channel {
                     self.dereference(oid);
                 }
             }
+            Command::Connect { ros, .. } => {
+                self.warn(&format!("the controller connects the pipe {ros}, which is not exported"));
+            }
             Command::Close { cause } => {
                 let reason = if self.is_closed() {
                     CloseReason::ByUs
@@ -468,9 +502,22 @@ impl Channel {
         }
     }
 
-    fn user_request(&mut self, id: i32, last_io: i32, request: Bytes, loader: Option<i32>) {
+    fn user_request(
+        &mut self,
+        now: Instant,
+        raw: &Bytes,
+        (id, last_io): (i32, i32),
+        request: Bytes,
+        loader: Option<i32>,
+    ) {
         let mut loaders: Vec<i32> = loader.into_iter().collect();
-        let request = Graph::decode(request, &self.limits);
+        let request = match Graph::decode(request, &self.limits) {
+            Ok(graph) => match self.route_request(now, raw, (id, last_io), loader, graph) {
+                Some(graph) => Ok(graph),
+                None => return,
+            },
+            Err(error) => Err(error),
+        };
         if let Ok(graph) = &request {
             loaders.extend(command::introduced_loaders(graph));
         }
@@ -479,7 +526,7 @@ impl Channel {
         let grants = request.as_ref().map_or_else(|_| Vec::new(), |graph| self.grants(graph));
         if self.begin(id, Executing { loader, loaders, grants, ..Executing::default() }) {
             match request {
-                Ok(graph) => self.when_done(last_io, Event::Request { id, graph, bare: false }),
+                Ok(graph) => self.when_io_done(last_io, Event::Request { id, graph, bare: false }),
                 Err(error) => self.refuse(id, &Throw::io(format!("the request is malformed: {error}"))),
             }
         }
@@ -493,18 +540,12 @@ impl Channel {
 
     /// What a request brings that must go back.
     fn grants(&self, graph: &Graph) -> Vec<(NodeId, Grant)> {
-        let objects = graph.nodes().iter().enumerate().filter(|(_, node)| matches!(node, Node::Object(_)));
-        objects
-            .filter_map(|(index, _)| {
-                let view = graph.view(graph.id_at(index)?);
-                Grant::of(view, self.peer).map(|grant| (view.id(), grant))
-            })
-            .collect()
+        command::grants(graph, self.peer)
     }
 
     /// Notes a request and what comes with it; false if it was refused.
     fn begin(&mut self, id: i32, executing: Executing) -> bool {
-        let full = self.executing.len() >= MAX_REQUESTS;
+        let full = self.executing.len() + self.held_by_jvm() >= MAX_REQUESTS;
         self.executing.insert(id, executing);
         if full {
             self.refuse(id, &Throw::io(format!("this agent executes {MAX_REQUESTS} requests already")));
@@ -754,6 +795,7 @@ impl Channel {
         if let Some(window) = self.windows.get_mut(&oid) {
             window.available = window.available.saturating_sub(size);
         }
+        self.note_native_write(oid, size);
         self.io_ids.next()
     }
 

@@ -51,6 +51,7 @@ pub(super) const CHAPTERS: &[(Group, &str)] = &[
     (Group::Connection, "Connection"),
     (Group::Network, "Trust and network"),
     (Group::Lifetime, "Lifetime"),
+    (Group::Jvm, "The JVM for what is not native"),
     (Group::Files, "Directories and log"),
     (Group::Health, "Health"),
     (Group::Diagnosis, "When it does not connect"),

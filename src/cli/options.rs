@@ -14,8 +14,8 @@ use base64::Engine as _;
 use super::{ReadFile, UsageError};
 use crate::probe::{self, print::Format};
 use crate::session::config::{
-    CertSource, Config, HostPort, JnlpSource, LogFormat, LogSettings, ProbeSettings, Secret, Transport, Tunnel,
-    WorkDirSettings,
+    CertSource, Config, HostPort, JnlpSource, JvmMode, JvmSettings, LogFormat, LogSettings, ProbeSettings, Secret,
+    Transport, Tunnel, WorkDirSettings,
 };
 use crate::session::duration;
 
@@ -28,6 +28,8 @@ pub enum Group {
     Network,
     /// When to give up.
     Lifetime,
+    /// The JVM for what is not native.
+    Jvm,
     /// Directories and logs.
     Files,
     /// Being watched over.
@@ -65,6 +67,12 @@ pub enum Opt {
     NoReconnectAfter,
     FirstConnectTimeout,
     Grace,
+    Jvm,
+    JvmIdle,
+    JvmOpts,
+    Java,
+    RemotingJar,
+    NativeDeny,
     WorkDir,
     InternalDir,
     FailIfWorkDirIsMissing,
@@ -146,7 +154,7 @@ impl Row {
     pub fn spelling(&self) -> String {
         let name = self.names[0];
         let own = matches!(self.opt, Opt::FirstConnectTimeout | Opt::Grace | Opt::LogFormat)
-            || matches!(self.group, Group::Health | Group::Diagnosis);
+            || matches!(self.group, Group::Jvm | Group::Health | Group::Diagnosis);
         format!("{}{name}", if own { "--" } else { "-" })
     }
 }
@@ -200,6 +208,19 @@ pub const OPTIONS: &[Row] = &[
         "Exit when the first connection does not come about within this time; 0 is never. Default: 3m in a Kubernetes pod, 0 elsewhere."),
     row(Opt::Grace, &["grace"], Some("DURATION"), Group::Lifetime,
         "How long SIGTERM and SIGINT leave for closing the connection in order. Default: 10s."),
+
+    row(Opt::Jvm, &["jvm"], Some("never|auto|always"), Group::Jvm,
+        "When to run a Java virtual machine beside the agent, for what it does not do itself: auto, the default, when the first such call comes; always, from the beginning; never."),
+    row(Opt::JvmIdle, &["jvm-idle"], Some("DURATION"), Group::Jvm,
+        "Stop the JVM after it had nothing to do for this long; 0 is never. Default: 10m."),
+    row(Opt::JvmOpts, &["jvm-opts"], Some("OPTIONS"), Group::Jvm,
+        "Options for the JVM, such as \"-Xmx512m\"; after the agent's own, which keep it small."),
+    row(Opt::Java, &["java"], Some("FILE"), Group::Jvm,
+        "The java program. Default: that of JAVA_HOME, else the first on PATH."),
+    row(Opt::RemotingJar, &["remoting-jar"], Some("FILE"), Group::Jvm,
+        "What the JVM runs, in place of the agent.jar that the controller offers. Without -url it is the only way to have a JVM."),
+    row(Opt::NativeDeny, &["native-deny"], Some("PATTERN[,PATTERN...]"), Group::Jvm,
+        "Leave these callables (class names with * and ?) to the JVM although the agent could do them: a way out when it does one wrong. May be given several times."),
 
     row(Opt::WorkDir, &["workDir"], Some("DIR"), Group::Files,
         "The agent's directory. Logs go to remoting/logs within."),
@@ -472,7 +493,7 @@ fn name_positional(arguments: Arguments, notes: &mut Vec<String>) -> Result<Vec<
 }
 
 fn accumulates(opt: Opt) -> bool {
-    matches!(opt, Opt::Cert | Opt::WebSocketHeader | Opt::Verbose)
+    matches!(opt, Opt::Cert | Opt::WebSocketHeader | Opt::NativeDeny | Opt::Verbose)
 }
 
 fn exclude_each_other(left: Opt, right: Opt) -> bool {
@@ -761,6 +782,29 @@ impl Builder<'_> {
         Ok(LogSettings { format, verbosity, agent_log: self.path(Opt::AgentLog) })
     }
 
+    fn jvm(&self) -> Result<JvmSettings, UsageError> {
+        let mode = match self.last(Opt::Jvm) {
+            None => JvmMode::Auto,
+            Some(given) => match given.value.as_str() {
+                "never" => JvmMode::Never,
+                "auto" => JvmMode::Auto,
+                "always" => JvmMode::Always,
+                _ => return Err(illegal(given, "never, auto or always")),
+            },
+        };
+        let idle = self.duration(Opt::JvmIdle, duration::parse_with_unit)?;
+        let options = self.text(Opt::JvmOpts).unwrap_or_default();
+        let denied = self.all(Opt::NativeDeny).flat_map(|given| given.value.split([',', ' ', '\t']));
+        Ok(JvmSettings {
+            mode,
+            idle: idle.map_or(JvmSettings::default().idle, |idle| Some(idle).filter(|idle| !idle.is_zero())),
+            options: options.split_whitespace().map(str::to_owned).collect(),
+            java: self.path(Opt::Java),
+            remoting_jar: self.path(Opt::RemotingJar),
+            native_deny: denied.filter(|pattern| !pattern.is_empty()).map(str::to_owned).collect(),
+        })
+    }
+
     fn build(mut self, context: Context) -> Result<Config, UsageError> {
         let mut noted: Vec<Opt> = Vec::new();
         for given in &self.given {
@@ -818,6 +862,7 @@ impl Builder<'_> {
                 internal_dir: self.text(Opt::InternalDir).unwrap_or_else(|| "remoting".into()),
                 fail_if_missing: self.has(Opt::FailIfWorkDirIsMissing),
             },
+            jvm: self.jvm()?,
             log: self.log()?,
             name: self.text(Opt::Name),
             probe: self.probe(&transport)?,

@@ -14,7 +14,9 @@ use serde::Serialize;
 pub use console::Console;
 
 use crate::files::temp::create_temp_dir;
-use crate::session::config::{Config, HostPort, LogFormat, LogSettings, Secret, Transport as Way, WorkDirSettings};
+use crate::session::config::{
+    Config, HostPort, JvmMode, JvmSettings, LogFormat, LogSettings, Secret, Transport as Way, WorkDirSettings,
+};
 use controller::end::End;
 use controller::{Controller, Settings};
 use pipeline::Build;
@@ -296,6 +298,8 @@ fn config(controller: &Controller, transport: Transport, root: &Path) -> Result<
             internal_dir: "remoting".to_owned(),
             fail_if_missing: false,
         },
+        // What the demonstration shows is the agent alone.
+        jvm: JvmSettings { mode: JvmMode::Never, ..JvmSettings::default() },
         log: LogSettings { format: LogFormat::Text, verbosity: 0, agent_log: None },
         probe: None,
         notes: Vec::new(),

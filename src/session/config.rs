@@ -136,6 +136,47 @@ pub struct ProbeSettings {
     pub timeout: Duration,
 }
 
+/// When a Java virtual machine runs beside the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JvmMode {
+    /// Never.
+    Never,
+    /// From the first request on that is not native.
+    Auto,
+    /// From the beginning of each connection.
+    Always,
+}
+
+/// `--jvm` and what goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JvmSettings {
+    /// `--jvm`.
+    pub mode: JvmMode,
+    /// `--jvm-idle`: how long it is kept without work; `None` is as long as the connection.
+    pub idle: Option<Duration>,
+    /// `--jvm-opts`, one by one: after the agent's own.
+    pub options: Vec<String>,
+    /// `--java`.
+    pub java: Option<PathBuf>,
+    /// `--remoting-jar`: in place of the controller's.
+    pub remoting_jar: Option<PathBuf>,
+    /// `--native-deny`: patterns of class names, `*` and `?` as in a shell.
+    pub native_deny: Vec<String>,
+}
+
+impl Default for JvmSettings {
+    fn default() -> Self {
+        JvmSettings {
+            mode: JvmMode::Auto,
+            idle: Some(Duration::from_secs(600)),
+            options: Vec::new(),
+            java: None,
+            remoting_jar: None,
+            native_deny: Vec::new(),
+        }
+    }
+}
+
 /// Everything a session needs to know, validated: what is mandatory for [`Config::transport`] is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -181,6 +222,8 @@ pub struct Config {
     pub in_pod: bool,
     /// The work directory.
     pub work_dir: WorkDirSettings,
+    /// The JVM for what is not native.
+    pub jvm: JvmSettings,
     /// The log.
     pub log: LogSettings,
     /// `--probe`: look for what keeps the agent from connecting, and do not be one. Secret and name may be missing.

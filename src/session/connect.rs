@@ -12,6 +12,7 @@ use super::run::Environment;
 use crate::discovery::{Discovery, Endpoint, HostPort};
 use crate::frame::Capability;
 use crate::probe::{Target, facts::Way};
+use crate::sidecar::jar;
 use crate::transport::dial::Dialer;
 use crate::transport::http::ControllerUrl;
 use crate::transport::identity::{InstanceIdentity, Secret};
@@ -147,6 +148,25 @@ impl Connector {
     /// Why it can't be had.
     pub async fn page(&self, url: &str) -> Result<Vec<u8>, ConnectError> {
         self.discovery.page(url).await
+    }
+
+    /// Where the jar for a JVM comes from, unless it was given.
+    ///
+    /// # Errors
+    /// If this connection has no URL.
+    pub fn remoting_jar(&self) -> Result<jar::Source, String> {
+        match self.transport {
+            Transport::Tcp | Transport::WebSocket => {}
+            _ => return Err("the controller's agent.jar can't be had without -url; give --remoting-jar".to_owned()),
+        }
+        let discovery = self.discovery.clone();
+        Ok(jar::Source::Controller(Arc::new(move || {
+            let discovery = discovery.clone();
+            Box::pin(async move {
+                let downloaded = discovery.download(jar::PATH, jar::MAX_SIZE, jar::DOWNLOAD_TIME).await;
+                downloaded.map_err(|error| error.to_string())
+            })
+        })))
     }
 
     /// One attempt.

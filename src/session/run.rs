@@ -11,19 +11,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::config::{Config, JnlpSource, Transport};
+use super::config::{Config, JnlpSource, JvmMode, Transport};
 use super::connect::Connector;
 use super::last_words::{self, last_words};
 use super::notify::Notifier;
 use super::probe::Diagnosis;
 use super::retry::Retry;
 use super::status::Status;
-use super::{health, jnlp, milestones, serve};
-use crate::callables::{Agent, Unfinished};
+use super::{health, jnlp, milestones, serve_with};
+use crate::callables::{Agent, Denied, Jvm, Unfinished};
 use crate::channel::Liveness;
 use crate::probe::check::Report;
 use crate::probe::print;
 use crate::process::reaper;
+use crate::sidecar;
 use crate::transport::{Cause, ConnectError};
 
 /// Ended in order: by a signal, by the controller with `-noReconnect`, or at the end of standard input.
@@ -32,6 +33,9 @@ const ORDERLY: u8 = 0;
 const FAILED: u8 = 1;
 /// Most threads that calls may hold at a time; further calls wait for one.
 const MAX_BLOCKING_THREADS: usize = 256;
+
+/// How many callables that needed the JVM the log names at the end of a connection.
+const SUMMARY: usize = 10;
 
 /// Applies to a configuration the arguments that `-jnlpUrl` led to.
 pub type Served = fn(Config, &[String]) -> Result<Config, String>;
@@ -151,9 +155,24 @@ async fn live(
         let mut agent = Agent::new(config.work_dir.path.clone(), Some(protocol), version);
         agent.unfinished = unfinished.clone();
         agent.statistics = watch.status.calls.clone();
+        agent.denied = Denied(config.jvm.native_deny.clone());
+        let jvm = match jvm(&config, &connector, &agent) {
+            Ok(settings) => {
+                agent.jvm = Jvm::AtHand;
+                Some((settings, config.jvm.mode == JvmMode::Always))
+            }
+            Err(none) => {
+                agent.jvm = none;
+                None
+            }
+        };
+        if let (Jvm::Missing(why), JvmMode::Always) = (&agent.jvm, config.jvm.mode) {
+            tracing::warn!(target: milestones::TARGET, "there will be no JVM: {why}");
+        }
         let agent = Arc::new(agent);
-        let reason = serve(connection, &agent, Liveness::default(), &watch.status, &mut stop).await;
+        let reason = serve_with(connection, &agent, Liveness::default(), &watch.status, &mut stop, jvm).await;
         tracing::info!(target: milestones::TARGET, "{reason}");
+        tracing::info!(target: milestones::TARGET, "{}", agent.statistics.summary(SUMMARY));
         milestones::terminated();
         if *stop.borrow() || config.no_reconnect || agent.shall_not_reconnect() || !repeats {
             return Ok(ORDERLY);
@@ -163,6 +182,27 @@ async fn live(
         milestones::on_reconnect_completed();
         pause(retry.ended(), &mut stop).await?;
     }
+}
+
+/// What a JVM is started with, or why there can be none.
+fn jvm(config: &Config, connector: &Connector, agent: &Agent) -> Result<sidecar::Settings, Jvm> {
+    let wanted = &config.jvm;
+    if wanted.mode == JvmMode::Never {
+        return Err(Jvm::Never);
+    }
+    let source = match &wanted.remoting_jar {
+        Some(path) => sidecar::jar::Source::File(path.clone()),
+        None => connector.remoting_jar().map_err(Jvm::Missing)?,
+    };
+    let environment = agent.environment.clone();
+    Ok(sidecar::Settings {
+        java: sidecar::java::find(wanted.java.as_deref(), &environment).map_err(Jvm::Missing)?,
+        options: wanted.options.clone(),
+        idle: wanted.idle,
+        source,
+        dir: config.work_dir.path.as_ref().map(|dir| dir.join(&config.work_dir.internal_dir)),
+        environment,
+    })
 }
 
 /// The arguments behind `-jnlpUrl`.

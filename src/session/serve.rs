@@ -11,6 +11,7 @@ use tokio::time::{sleep_until, timeout};
 use super::status::Status;
 use crate::callables::{self, Agent};
 use crate::channel::{Channel, CloseReason, Link, Liveness};
+use crate::sidecar::{self, Sidecar};
 use crate::transport::{CommandReader, CommandWriter, Connection};
 
 /// Commands are handed to the transport in batches of about this size: one write call each.
@@ -29,6 +30,18 @@ pub async fn serve(
     status: &Arc<Status>,
     stop: &mut watch::Receiver<bool>,
 ) -> CloseReason {
+    serve_with(connection, agent, liveness, status, stop, None).await
+}
+
+/// As [`serve`], with a JVM for what is not native; `true` starts it at once.
+pub async fn serve_with(
+    connection: Connection,
+    agent: &Arc<Agent>,
+    liveness: Liveness,
+    status: &Arc<Status>,
+    stop: &mut watch::Receiver<bool>,
+    jvm: Option<(sidecar::Settings, bool)>,
+) -> CloseReason {
     let Connection { mut reader, writer, peer } = connection;
     let channel = Channel::new(Instant::now(), peer.capability, liveness);
     let dispatcher = {
@@ -36,6 +49,9 @@ pub async fn serve(
         Box::new(move |incoming| callables::dispatch(&agent, incoming))
     };
     let link = Link::counting(channel, dispatcher, status.stalls.clone());
+    if let Some((settings, now)) = jvm {
+        Sidecar::attach(&link, agent, settings, now);
+    }
     let mut writing = tokio::spawn(write(writer, link.clone(), status.clone()));
     read(&mut reader, &link, status, stop).await;
     if timeout(DRAIN_TIMEOUT, &mut writing).await.is_err() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::config::{Config, LogFormat, LogSettings, Transport, WorkDirSettings};
+use super::config::{Config, JvmSettings, LogFormat, LogSettings, Transport, WorkDirSettings};
 
 /// What an agent has that was started without options.
 pub fn config() -> Config {
@@ -27,6 +27,7 @@ pub fn config() -> Config {
         health_address: None,
         in_pod: false,
         work_dir: WorkDirSettings { path: None, internal_dir: "remoting".to_owned(), fail_if_missing: false },
+        jvm: JvmSettings::default(),
         log: LogSettings { format: LogFormat::Text, verbosity: 0, agent_log: None },
         probe: None,
         notes: Vec::new(),

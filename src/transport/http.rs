@@ -38,6 +38,20 @@ const MAX_BODY: usize = 32 << 10;
 /// How long a body may take. The status is known by then; the body only has the words to it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How much of a body is wanted, and how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimits {
+    /// What is beyond this is left out.
+    pub(crate) bytes: usize,
+    /// After this, what has come is the body.
+    pub(crate) time: Duration,
+}
+
+impl BodyLimits {
+    /// For what people read.
+    pub(crate) const TEXT: BodyLimits = BodyLimits { bytes: MAX_BODY, time: BODY_TIMEOUT };
+}
+
 /// The first value of that name; one that isn't UTF-8 counts as none.
 pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     std::str::from_utf8(headers.get(name)?.as_bytes()).ok()
@@ -48,7 +62,7 @@ pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 pub(crate) struct Response {
     /// Status and headers.
     pub(crate) head: response::Parts,
-    /// The beginning of the body, at most 32 KiB.
+    /// The beginning of the body, at most 32 KiB unless more was asked for.
     pub(crate) body: Vec<u8>,
     /// The body did not end in time.
     pub(crate) stalled: bool,
@@ -297,6 +311,19 @@ pub(crate) async fn exchange<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    exchange_within(stream, request, deadline, BodyLimits::TEXT).await
+}
+
+/// [`exchange`], with another size of body.
+async fn exchange_within<S>(
+    stream: S,
+    request: Request<Empty<Bytes>>,
+    deadline: Duration,
+    limits: BodyLimits,
+) -> Result<(Response, S, Bytes), Cause>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (mut sender, mut connection) = http1::Builder::new()
         // Names are written as Java's agent writes them, for what compares them with case.
         .title_case_headers(true)
@@ -308,7 +335,7 @@ where
         Ok(match timeout(deadline, sender.send_request(request)).await? {
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                let (body, stalled) = read_body(body).await;
+                let (body, stalled) = read_body(body, limits).await;
                 Ok(Response { head, body, stalled })
             }
             Err(error) => Err(error),
@@ -329,17 +356,17 @@ where
 }
 
 /// Reads the beginning of a body, and tells whether it came to a halt: an error or an early end is just its end.
-async fn read_body(mut incoming: Incoming) -> (Vec<u8>, bool) {
+async fn read_body(mut incoming: Incoming, limits: BodyLimits) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     let frames = async {
-        while body.len() < MAX_BODY
+        while body.len() < limits.bytes
             && let Some(Ok(frame)) = incoming.frame().await
         {
             body.extend_from_slice(frame.data_ref().map_or(b"", |data| data));
         }
     };
-    let stalled = timeout(BODY_TIMEOUT, frames).await.is_err();
-    body.truncate(MAX_BODY);
+    let stalled = timeout(limits.time, frames).await.is_err();
+    body.truncate(limits.bytes);
     (body, stalled)
 }
 
@@ -398,7 +425,7 @@ pub(crate) fn wants_credentials(given: bool) -> &'static str {
     if given { "it refuses the credentials (HTTP 407)" } else { "it wants credentials (HTTP 407)" }
 }
 
-/// `GET url`, one answer, no redirect followed. `deadline` is for the answer, once connected.
+/// `GET url`, one answer, no redirect followed. `deadline` is for the answer, once connected; `limits` are for its body.
 ///
 /// # Errors
 /// [`ConnectError`] where there is no HTTP answer; any status is an answer.
@@ -408,6 +435,7 @@ pub(crate) async fn get(
     url: &ControllerUrl,
     headers: &[(&str, &str)],
     deadline: Duration,
+    limits: BodyLimits,
 ) -> Result<Response, ConnectError> {
     let (stream, target, via): (Box<dyn Stream>, _, _) = if url.tls {
         let stream = dialer.connect(url.scheme(), &url.host, url.port).await?;
@@ -434,7 +462,7 @@ pub(crate) async fn get(
     let for_proxy = credentials.as_deref().map(|basic| ("Proxy-Authorization", basic));
     let headers = own.into_iter().chain(headers.iter().copied()).chain(for_proxy);
     let request = request(Method::GET, &target, headers).map_err(error)?;
-    let (response, ..) = exchange(stream, request, deadline).await.map_err(error)?;
+    let (response, ..) = exchange_within(stream, request, deadline, limits).await.map_err(error)?;
     match &via {
         Some(proxy) if response.status() == 407 => Err(error(Cause::Proxy {
             proxy: proxy.to_string(),

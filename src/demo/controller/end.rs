@@ -522,13 +522,6 @@ impl State {
     }
 
     fn command(&mut self, graph: Graph, peer: Capability) {
-        if let Some(root) = graph.root().filter(|root| root.is("hudson.remoting.Pipe$ConnectCommand")) {
-            let ids = (root.int("oidRos"), root.int("oidPos"));
-            return match ids {
-                (Ok(ros), Ok(pos)) => self.connect(ros, pos),
-                _ => self.complain("a ConnectCommand without oids".to_owned()),
-            };
-        }
         let command = match Command::read(graph) {
             Ok(command) => command,
             Err(error) => return self.complain(format!("an unreadable command: {error}")),
@@ -578,6 +571,7 @@ impl State {
                 }
                 self.closed.get_or_insert(cause.unwrap_or_else(|| "the agent closed the channel".to_owned()));
             }
+            Command::Connect { ros, pos } => self.connect(ros, pos),
             Command::Other { class } => self.complain(format!("a command of the class {class}")),
         }
     }

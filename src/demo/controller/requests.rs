@@ -198,7 +198,8 @@ impl Builder {
         values.iter().fold(self.graph.object(desc), |object, (name, value)| object.set(name, *value)).build()
     }
 
-    fn string(&mut self, text: &str) -> Value {
+    /// A text, for a field.
+    pub fn string(&mut self, text: &str) -> Value {
         self.graph.string_value(text)
     }
 
