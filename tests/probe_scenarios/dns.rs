@@ -19,10 +19,20 @@ const NXDOMAIN: u8 = 3;
 /// Bytes before the first question.
 const HEADER: usize = 12;
 
-/// Answers for ever. A name with trouble has to be asked for, which `hits` keeps account of.
-pub async fn serve(at: SocketAddr, names: Arc<BTreeMap<String, Name>>, hits: Hits) -> io::Result<()> {
+/// Listens, and answers for ever in the background. A name with trouble has to be asked for, which `hits` keeps account of.
+pub async fn start(at: SocketAddr, names: Arc<BTreeMap<String, Name>>, hits: Hits) -> io::Result<()> {
     let socket = UdpSocket::bind(at).await?;
     let listener = TcpListener::bind(at).await?;
+    tokio::spawn(serve(socket, listener, names, hits));
+    Ok(())
+}
+
+async fn serve(
+    socket: UdpSocket,
+    listener: TcpListener,
+    names: Arc<BTreeMap<String, Name>>,
+    hits: Hits,
+) -> io::Result<()> {
     let mut buffer = [0; 1500];
     loop {
         tokio::select! {

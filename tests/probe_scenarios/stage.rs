@@ -215,7 +215,7 @@ impl Cast {
     async fn play(self, hits: Hits) -> io::Result<Option<Arc<Front>>> {
         for nameserver in ["10.2.0.53:53", "10.2.0.54:53"] {
             let at = nameserver.parse().map_err(io::Error::other)?;
-            tokio::spawn(dns::serve(at, self.names.clone(), hits.clone()));
+            dns::start(at, self.names.clone(), hits.clone()).await?;
         }
         for service in &self.services {
             services::start(service, &hits).await?;
