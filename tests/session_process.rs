@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use inbound_agent::demo::Console;
 use inbound_agent::demo::controller::{self, Controller, IDENTITY, Mischief, Point, Session, Settings, requests};
 use inbound_agent::demo::pipeline::Build;
+use inbound_agent::probe::catalog::CauseId;
 use inbound_agent::transport::{ExitCode, Protocol};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -211,7 +212,8 @@ async fn a_wrong_secret_or_name_ends_a_first_start_with_its_own_code() {
     for way in ["-webSocket", "-noKeepAlive"] {
         for [name, secret] in [["demo", "wrong"], ["nobody", secret]] {
             let mut agent = Agent::start(&["-url", &url, "-name", name, "-secret", secret, way]);
-            assert_eq!(agent.exit_code().await, i32::from(ExitCode::Rejected.code()), "{name} {way}");
+            let cause = if name == "demo" { CauseId::SecretWrong } else { CauseId::UnknownNode };
+            assert_eq!(agent.exit_code().await, i32::from(cause.exit_code()), "{name} {way}");
         }
     }
     let attempts = controller.attempts();

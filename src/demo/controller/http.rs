@@ -10,7 +10,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::{HANDSHAKE, IDENTITY, Mischief, Point, Shared, VERSION, pump};
+use super::{HANDSHAKE, IDENTITY, Mischief, Point, SESSION, Shared, VERSION, pump};
 use crate::frame::Capability;
 use crate::transport::Protocol;
 
@@ -38,7 +38,10 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<Head> {
 }
 
 async fn answer(stream: &mut TcpStream, status: &str, headers: &[(&str, &str)], body: &str) -> io::Result<()> {
-    let mut text = format!("HTTP/1.1 {status}\r\nX-Jenkins: {VERSION}\r\nContent-Length: {}\r\n", body.len());
+    let mut text = format!(
+        "HTTP/1.1 {status}\r\nX-Jenkins: {VERSION}\r\nX-Jenkins-Session: {SESSION}\r\nContent-Length: {}\r\n",
+        body.len()
+    );
     for (name, value) in headers {
         text += &format!("{name}: {value}\r\n");
     }
@@ -62,6 +65,7 @@ pub async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             answer(&mut stream, "200 OK", &headers, "Jenkins").await
         }
         "/login" => answer(&mut stream, "200 OK", &[], "Jenkins").await,
+        "/wsagents" => answer(&mut stream, "302 Found", &[("Location", "/wsagents/")], "").await,
         "/wsagents/" => agent(stream, &head.headers, shared).await,
         _ => answer(&mut stream, "404 Not Found", &[], "").await,
     }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::{HANDSHAKE, Mischief, Point, Shared, pump};
+use super::{HANDSHAKE, Mischief, Point, SESSION, Shared, VERSION, pump};
 use crate::frame::Capability;
 use crate::frame::handshake::{ACK, OK, encode_headers, encode_item, parse_headers};
 use crate::transport::Protocol;
@@ -69,7 +69,25 @@ async fn goes_on(mischief: &Mischief, here: Point) -> bool {
     *mischief != Mischief::Drop(here)
 }
 
+/// `TcpSlaveAgentListener.ConnectionHandler.respondHello`, as far as a probe reads it.
+async fn hello(mut stream: TcpStream) -> io::Result<()> {
+    let text = format!(
+        "HTTP/1.0 200 OK\r\nContent-Type: text/plain;charset=UTF-8\r\n\r\nJenkins-Agent-Protocols: JNLP4-connect, Ping\r\n\
+         Jenkins-Version: {VERSION}\r\nJenkins-Session: {SESSION}\r\n"
+    );
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await?;
+    // As Jenkins does: what is closed with a request unread would be reset.
+    let mut rest = Vec::new();
+    timeout(HANDSHAKE, (&mut stream).take(1 << 10).read_to_end(&mut rest)).await?.map(drop)
+}
+
 pub async fn serve(mut stream: TcpStream, shared: &Shared, acceptor: &TlsAcceptor) -> io::Result<()> {
+    let mut first = [0; 4];
+    let peeked = timeout(HANDSHAKE, stream.peek(&mut first)).await??;
+    if first[..peeked] == *b"GET " {
+        return hello(stream).await;
+    }
     let mischief = shared.next_mischief();
     if mischief != Mischief::None {
         shared.note(format!("{mischief:?}"));

@@ -58,6 +58,9 @@ impl Default for Settings {
 /// Version of Jenkins that the controller says it is: the one whose requests it sends.
 pub const VERSION: &str = "2.293";
 
+/// What tells a probe that web server and agent port are of one process.
+const SESSION: &str = "de30de30";
+
 /// A point of a connection's life at which a controller may misbehave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {

@@ -50,7 +50,7 @@ fn site_checks(facts: &Facts, site: &Site) -> Vec<Check> {
     checks
 }
 
-/// `host:port`, and the host's URL name where that is another.
+/// `1 interface`, `2 interfaces`.
 fn count(amount: usize, what: &str) -> String {
     format!("{amount} {what}{}", if amount == 1 { "" } else { "s" })
 }

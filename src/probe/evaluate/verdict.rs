@@ -68,12 +68,15 @@ fn search_list(checks: &mut [Check]) {
     }
 }
 
-/// What a start has met is accused only where nothing else is: it was not seen here.
+/// What a start has met is accused only where nothing else is, since it was not seen here; unless the controller itself
+/// has said what it has against this agent, for then the way to it is good.
 fn said_before(checks: &mut [Check]) {
-    let other = checks.iter().any(|check| check.accuses().is_some() && check.id != "authentication.start");
-    if other {
-        for check in checks.iter_mut().filter(|check| check.id == "authentication.start") {
-            check.warning |= check.accuses().is_some();
-        }
+    let said = |check: &Check| check.id == "authentication.start";
+    let own_words = [CauseId::SecretWrong, CauseId::UnknownNode, CauseId::AlreadyConnected];
+    let refused =
+        checks.iter().any(|check| said(check) && check.accuses().is_some_and(|cause| own_words.contains(&cause)));
+    let other = checks.iter().any(|check| !said(check) && check.accuses().is_some());
+    for check in checks.iter_mut().filter(|check| said(check) != refused && other) {
+        check.warning |= check.accuses().is_some();
     }
 }

@@ -115,7 +115,7 @@ impl Route<'_> {
         connected.map_err(|error| Failure::from(&error.cause))
     }
 
-    /// One request, no redirect followed. `None` as the answer where `peek` was called on a silent connection.
+    /// One request, no redirect followed. `silent` gets to see the connection on which no answer came in time.
     async fn once(
         &self,
         url: &ControllerUrl,
