@@ -128,7 +128,7 @@ async fn a_service_manager_hears_why_an_agent_gives_up() {
     let controller = controller().await;
     let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("JENKINS_AGENT_NAME", "nobody")];
     let mut service = Service::start(&controller, &variables);
-    assert_eq!(service.ended().await, Some(22));
+    assert_eq!(service.ended().await, Some(61));
     let last = told(&manager, "STATUS=presenting").await;
     assert!(last.contains("refused this agent"), "{last}");
 }

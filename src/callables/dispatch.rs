@@ -241,15 +241,21 @@ fn spawn(caller: Arc<Caller>, meter: Meter, run: impl FnOnce() -> Outcome + Send
 
 fn finish(caller: &Arc<Caller>, meter: Meter, outcome: Outcome) {
     match outcome {
-        Outcome::Done(result) => respond(caller, result),
+        Outcome::Done(result) => {
+            // Counted first: who has the answer finds the call counted.
+            drop(meter);
+            respond(caller, result);
+        }
         Outcome::Later(future) => {
             let caller = caller.clone();
             tokio::spawn(async move {
-                let _meter = meter;
                 let closed = caller.link().closed();
                 let future = AssertUnwindSafe(future).catch_unwind();
                 tokio::select! {
-                    result = future => respond(&caller, result.unwrap_or_else(|panic| Err(bug(&*panic)))),
+                    result = future => {
+                        drop(meter);
+                        respond(&caller, result.unwrap_or_else(|panic| Err(bug(&*panic))));
+                    }
                     () = closed => {}
                 }
             });

@@ -57,9 +57,9 @@ fn complete(config: &Config, mut target: Target) -> Result<Target, ConnectError>
     Ok(target)
 }
 
-/// The probe that a session makes when its first attempt fails, beside the attempts that follow.
+/// The probe that a session makes once, when its first attempt fails or takes long, beside the attempts that follow.
 pub(super) struct Diagnosis {
-    /// What to look at; taken by the first failure.
+    /// What to look at; taken when the probe begins.
     target: Option<Box<Target>>,
     /// A JNLP file is fetched.
     fetches: bool,
@@ -90,14 +90,29 @@ impl Diagnosis {
             Cause::Http { .. } | Cause::Protocol(_) => self.fetches,
             _ => false,
         };
-        if known {
-            return;
+        if !known {
+            self.begin(Some(Attempt::from(error)));
         }
+    }
+
+    /// Whether there is nothing more to begin.
+    pub(super) fn has_begun(&self) -> bool {
+        self.target.is_none()
+    }
+
+    /// Begins the probe, unless it was begun before. Without an attempt that has failed: one takes long.
+    pub(super) fn begin(&mut self, attempt: Option<Attempt>) {
         let Some(mut target) = self.target.take() else { return };
-        target.attempt = Some(Attempt::from(error));
+        let pending = attempt.is_none();
+        target.attempt = attempt;
         self.running = Some(tokio::spawn(async move {
             let report = probe::probe(&target).await;
-            tracing::warn!(target: milestones::TARGET, "Probe: {}", print::short::print(&report).trim_end());
+            let text = print::short::print(&report);
+            if pending && report.verdict.cause().is_none() {
+                tracing::info!(target: milestones::TARGET, "Connecting takes long. Probe: {}", text.trim_end());
+            } else {
+                tracing::warn!(target: milestones::TARGET, "Probe: {}", text.trim_end());
+            }
             report
         }));
     }

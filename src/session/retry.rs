@@ -61,6 +61,12 @@ impl Retry {
         self.backoff.next(false, (self.random)())
     }
 
+    /// The time for the first connection, and what is left of it; `None` once there was one, or without a limit.
+    pub fn first_limit(&self) -> Option<(Duration, Duration)> {
+        let limit = self.first_connect_timeout.filter(|_| self.connected_at.is_none())?;
+        Some((limit, limit.saturating_sub(self.started.elapsed())))
+    }
+
     /// An attempt has failed, which is logged: how long to wait before the next; `None` if there is to be none.
     pub fn failed(&mut self, error: &ConnectError) -> Option<Duration> {
         let since = *self.without_since.get_or_insert_with(Instant::now);
@@ -68,12 +74,9 @@ impl Retry {
         if !self.repeats || (first && error.is_definite()) {
             return None;
         }
-        let limits = [
-            self.first_connect_timeout.filter(|_| first).map(|limit| (limit, self.started)),
-            self.no_reconnect_after.map(|limit| (limit, since)),
-        ];
-        let left = |(limit, from): (Duration, Instant)| (limit.saturating_sub(from.elapsed()), limit);
-        let left = limits.into_iter().flatten().map(left).min();
+        let limits =
+            [self.first_limit(), self.no_reconnect_after.map(|limit| (limit, limit.saturating_sub(since.elapsed())))];
+        let left = limits.into_iter().flatten().map(|(limit, left)| (left, limit)).min();
         if let Some((Duration::ZERO, limit)) = left {
             milestones::bailing_out(limit);
             return None;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ use crate::transport::{Cause, ConnectError};
 const ORDERLY: u8 = 0;
 /// Failed for a reason without a code of its own.
 const FAILED: u8 = 1;
+/// An attempt that takes longer is looked into while it goes on: packets that are lost are waited for much longer.
+const SLOW: Duration = Duration::from_secs(2);
+/// What every attempt has, also the one that begins when the time for the first connection ends.
+const LEAST: Duration = Duration::from_secs(5);
 /// Most threads that calls may hold at a time; further calls wait for one.
 const MAX_BLOCKING_THREADS: usize = 256;
 
@@ -238,9 +243,15 @@ async fn persist<T>(
 ) -> Result<T, u8> {
     loop {
         watch.status.connecting();
-        let attempted = tokio::select! {
-            attempted = attempt() => attempted,
-            _ = stop.wait_for(|stop| *stop) => return Err(ORDERLY),
+        let mut attempted = pin!(attempt());
+        let attempted = loop {
+            let (limit, left) = retry.first_limit().unwrap_or((Duration::MAX, Duration::MAX));
+            tokio::select! {
+                attempted = &mut attempted => break attempted,
+                _ = stop.wait_for(|stop| *stop) => return Err(ORDERLY),
+                () = sleep(SLOW), if !diagnosis.has_begun() => diagnosis.begin(None),
+                () = sleep(left.max(LEAST)) => break Err(ConnectError::new("connecting", "", Cause::TimedOut(limit))),
+            }
         };
         match attempted {
             Ok(value) => {
@@ -350,6 +361,18 @@ mod tests {
             "connecting to jenkins:50000: connection refused. \
              Check that the controller is running and that host and port are the ones it listens on."
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_ends_with_the_time_for_the_first_connection() {
+        let (_tell, mut stop) = watch::channel(false);
+        let begun = tokio::time::Instant::now();
+        let mut limited = config();
+        limited.first_connect_timeout = Some(Duration::from_secs(20));
+        let never = async || std::future::pending::<Result<(), ConnectError>>().await;
+        let tried =
+            persist(&mut Retry::new(&limited, true), &mut stop, &watch(None), &mut Diagnosis::none(), never).await;
+        assert_eq!((tried, begun.elapsed().as_secs()), (Err(ExitCode::TimedOut.code()), 20));
     }
 
     #[tokio::test(start_paused = true)]
