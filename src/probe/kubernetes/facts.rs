@@ -110,6 +110,9 @@ pub struct Peer {
     pub role: Role,
     /// Where it was tried.
     pub address: SocketAddr,
+    /// It is a pod on this pod's node.
+    #[serde(default)]
+    pub same_node: bool,
     /// Why it could not be reached; `None` where it was.
     #[serde(default)]
     pub failure: Option<Failure>,
@@ -188,6 +191,8 @@ pub struct Service {
     pub ready: Option<usize>,
     /// How many are not.
     pub not_ready: Option<usize>,
+    /// Its TCP ports; none where that is not known, or where it has no address and so no ports of its own.
+    pub ports: Vec<u16>,
 }
 
 /// A network policy, as far as it says what may leave a pod.

@@ -13,7 +13,7 @@ use super::api::{self, Account, Api};
 use super::facts::{Asked, Cni, KubernetesFacts, Node, Peer, PodNetwork, Role, Service};
 use super::objects::{self, Data, Endpoints};
 use crate::probe::dns;
-use crate::probe::facts::{Failure, FailureKind, RecordKind, ResolvConf};
+use crate::probe::facts::{Failure, FailureKind, RecordKind, ResolvConf, Route};
 use crate::probe::{Target, system};
 use crate::transport::Cause;
 
@@ -71,12 +71,19 @@ pub async fn gather(target: &Target, within: Duration) -> Option<KubernetesFacts
         port: variable("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok()).unwrap_or(443),
         account: variable(SERVICE_ACCOUNT_VARIABLE).unwrap_or_else(|| SERVICE_ACCOUNT.to_owned()).into(),
         resolv_conf: dns::resolv_conf(&read("/etc/resolv.conf")),
-        gateway: routes.iter().filter(|route| route.prefix == 0).find_map(|route| route.gateway),
+        gateway: node_gateway(&routes),
         variables: VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
         host_name: Some(read("/proc/sys/kernel/hostname").trim().to_owned()).filter(|name| !name.is_empty()),
         controller: target.discovery.urls.first().map(|url| url.host.clone()),
     };
     Some(look_around(&surroundings, within).await)
+}
+
+/// The default gateway where that may be the pod's node. It isn't on the node's own network, which has the pods'
+/// interfaces.
+fn node_gateway(routes: &[Route]) -> Option<IpAddr> {
+    let host = routes.iter().any(|route| super::evaluate::is_of_pods(&route.interface));
+    routes.iter().filter(|route| route.prefix == 0 && !host).find_map(|route| route.gateway)
 }
 
 pub(super) async fn look_around(around: &Surroundings, within: Duration) -> KubernetesFacts {
@@ -118,7 +125,8 @@ pub(super) async fn look_around(around: &Surroundings, within: Duration) -> Kube
     };
     let (mut facts, dns, node) = tokio::join!(cluster, cluster_dns(&around.resolv_conf, limit), node);
     facts.peers.extend(dns);
-    facts.peers.extend(node);
+    // On the host network the gateway is the site's router.
+    facts.peers.extend(node.filter(|_| address("HOST_IP").is_some() || facts.pod.host_network != Some(true)));
     facts.peers.sort_by_key(|peer| (peer.role, peer.address));
     facts
 }
@@ -131,7 +139,7 @@ fn millis(begun: Instant) -> u64 {
 async fn tcp(role: Role, address: SocketAddr, limit: Duration) -> Peer {
     let begun = Instant::now();
     let failure = api::connect(address, limit).await.err();
-    Peer { role, address, failure, said: String::new(), ms: millis(begun) }
+    Peer { role, address, same_node: false, failure, said: String::new(), ms: millis(begun) }
 }
 
 /// Tries each address of the API server, and keeps the first connection that it can be asked on.
@@ -149,7 +157,8 @@ async fn api_server<'a>(
     let end = Instant::now() + API_TIMEOUT.min(within);
     let tried = join_all(addresses.into_iter().map(|address| async move {
         let begun = Instant::now();
-        let mut peer = Peer { role: Role::ApiServer, address, failure: None, said: String::new(), ms: 0 };
+        let mut peer =
+            Peer { role: Role::ApiServer, address, same_node: false, failure: None, said: String::new(), ms: 0 };
         let mut opened = None;
         match (api::connect(address, limit).await, account) {
             (Err(failure), _) => peer.failure = Some(failure),
@@ -199,7 +208,7 @@ async fn cluster_dns(conf: &ResolvConf, limit: Duration) -> Vec<Peer> {
                 (Err(failure), None) => (None, format!("over TCP; over UDP: {}", failure.message)),
                 (Err(udp), Some(_)) => (Some(udp), String::new()),
             };
-            Peer { role: Role::ClusterDns, address, failure, said, ms: millis(begun) }
+            Peer { role: Role::ClusterDns, address, same_node: false, failure, said, ms: millis(begun) }
         }
     }))
     .await
@@ -263,9 +272,14 @@ async fn read(mut api: Api<'_>, around: &Surroundings, facts: &mut KubernetesFac
     }
     // Pods that are there in every cluster, and listen.
     if let Asked::Is(found) = endpoints(api, "kube-system", "kube-dns").await {
-        let others = found.ready.iter().filter(|(address, _)| !facts.pod.addresses.contains(address)).take(MAX_PODS);
-        let others = others.map(|(address, port)| SocketAddr::new(*address, port.unwrap_or(dns::PORT)));
-        facts.peers.extend(join_all(others.map(|address| tcp(Role::OtherPod, address, limit))).await);
+        let own_node = facts.pod.node.clone();
+        let others = found.ready.iter().filter(|other| !facts.pod.addresses.contains(&other.address)).take(MAX_PODS);
+        let others = others.map(|other| async {
+            let address = SocketAddr::new(other.address, other.port.unwrap_or(dns::PORT));
+            let same_node = other.node.is_some() && other.node == own_node;
+            Peer { same_node, ..tcp(Role::OtherPod, address, limit).await }
+        });
+        facts.peers.extend(join_all(others).await);
     }
 }
 
@@ -328,6 +342,15 @@ async fn service(api: &mut Api<'_>, host: &str, own_namespace: Option<&str>) -> 
     struct Spec {
         #[serde(rename = "type", default)]
         kind: String,
+        #[serde(rename = "clusterIP", default)]
+        cluster_ip: String,
+        #[serde(default)]
+        ports: Vec<Port>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Port {
+        port: u16,
+        protocol: Option<String>,
     }
     let (namespace, name) = service_name(host, own_namespace)?;
     let path = format!("/api/v1/namespaces/{namespace}/services/{name}");
@@ -337,6 +360,12 @@ async fn service(api: &mut Api<'_>, host: &str, own_namespace: Option<&str>) -> 
         return None;
     }
     let mut service = Service { name: name.to_owned(), namespace: namespace.to_owned(), ..Service::default() };
+    // A headless one is no more than a name for its pods, with all of their ports.
+    if object.spec.cluster_ip.parse::<IpAddr>().is_ok() {
+        let ports = object.spec.ports.iter();
+        let tcp = ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"));
+        service.ports = tcp.map(|port| port.port).collect();
+    }
     if let Asked::Is(found) = endpoints(api, namespace, name).await {
         service.ready = Some(found.ready.len());
         service.not_ready = Some(found.not_ready);
