@@ -473,7 +473,7 @@ mod tests {
     use super::*;
     use crate::probe::check::Category;
     use crate::probe::facts::{Connect, Facts, Failure, FailureKind, Site};
-    use crate::probe::kubernetes::facts::{Cni, Kubeadm, Node, Peer, PodNetwork, Role};
+    use crate::probe::kubernetes::facts::{Cni, Kubeadm, Node, Peer, PodNetwork, Policy, Role};
     use serde_json::json;
 
     /// A report of that verdict, in a cluster of which some peers answer.
@@ -615,6 +615,53 @@ mod tests {
         // And nothing else can be meant where no network policy is for the pod.
         host.facts.kubernetes.as_mut().unwrap().policies = Asked::Is(Vec::new());
         assert_eq!(verdict(&pod, &host), ("pod-network-dead".to_owned(), Confidence::Certain));
+    }
+
+    /// The bridge plugin hands out 10.88.0.0/24, the cluster was given 10.244.0.0/16, services are reached by NAT.
+    #[test]
+    fn services_that_answer_the_pod_by_nat() {
+        let cidr = |text: &str| text.parse().unwrap();
+        let mut pod = report(Some(CauseId::TcpTimeout), Some(true));
+        let cluster = pod.facts.kubernetes.as_mut().unwrap();
+        cluster.pod.addresses = vec!["10.88.0.3".parse().unwrap()];
+        cluster.unasked = Some("no service account".into());
+        let host = report(None, Some(true));
+        assert_eq!(verdict(&pod, &host), ("pod-network-dead".to_owned(), Confidence::Likely));
+        // The host's side has read the ranges.
+        let mut knows = host.clone();
+        let cluster = knows.facts.kubernetes.as_mut().unwrap();
+        (cluster.pod.node, cluster.pod.host_network) = (Some("n1".into()), Some(true));
+        cluster.nodes = Asked::Is(vec![Node {
+            name: "n1".into(),
+            pod_cidrs: vec![cidr("10.244.0.0/24")],
+            addresses: vec!["10.77.0.11".parse().unwrap()],
+        }]);
+        assert_eq!(verdict(&pod, &knows), ("pod-cidr-mismatch".to_owned(), Confidence::Certain));
+        // The policies: none, one that is for this pod, one that may be.
+        let policy = |selects| Asked::Is(vec![Policy { name: "deny".into(), selects, egress: Vec::new() }]);
+        let mut host = host;
+        for (policies, id, confidence) in [
+            (Asked::Is(Vec::new()), "pod-network-dead", Confidence::Certain),
+            (policy(Some(false)), "pod-network-dead", Confidence::Certain),
+            (policy(Some(true)), "network-policy", Confidence::Certain),
+            (policy(None), "pod-network-dead", Confidence::Likely),
+        ] {
+            host.facts.kubernetes.as_mut().unwrap().policies = policies;
+            assert_eq!(verdict(&pod, &host), (id.to_owned(), confidence));
+        }
+        // A pod that others answer at their own addresses: it is the way out of the cluster.
+        host.facts.kubernetes.as_mut().unwrap().policies = Asked::Is(Vec::new());
+        let other = Peer {
+            role: Role::OtherPod,
+            address: "10.244.3.2:53".parse().unwrap(),
+            same_node: false,
+            failure: None,
+            said: String::new(),
+            ms: 1,
+        };
+        pod.facts.kubernetes.as_mut().unwrap().peers.push(other);
+        assert_eq!(verdict(&pod, &host), ("pod-network-dead".to_owned(), Confidence::Likely));
+        assert!(compare(&side(&pod), &side(&host)).verdict.sentence.contains("masqueraded"));
     }
 
     #[test]

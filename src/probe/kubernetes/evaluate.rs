@@ -796,8 +796,8 @@ fn replacement(
             CauseId::TcpTimeout,
             Confidence::Possible,
             sentence(&format!(
-                "{target} does not answer; {} at service addresses, but those the node translates (NAT), so they prove nothing of this pod's own address: either {fault}, or this pod's network is dead for all else, as with addresses that the cluster was not set up for",
-                answer(&alive)
+                "{target} does not answer, and only service addresses do ({}), which the node translates (NAT): {fault}, or this pod's network is dead for all but services",
+                names(&alive)
             )),
             "Run agent probe-pod, or this pod with hostNetwork: true: if the node reaches the controller, it is the pod network; if not, the controller or a firewall."
                 .to_owned(),

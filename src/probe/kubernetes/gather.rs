@@ -658,6 +658,23 @@ mod tests {
     }
 
     #[test]
+    fn the_gateway_is_the_node_in_a_pod_alone() {
+        let route = |network: &str, prefix, gateway: Option<&str>, interface: &str| Route {
+            network: network.parse().unwrap(),
+            prefix,
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            interface: interface.into(),
+            metric: 0,
+            reject: false,
+        };
+        let default = route("0.0.0.0", 0, Some("10.88.0.1"), "eth0");
+        let mut routes = vec![default, route("10.88.0.0", 24, None, "eth0")];
+        assert_eq!(node_gateway(&routes), Some("10.88.0.1".parse().unwrap()));
+        routes.push(route("10.244.0.0", 24, None, "cni0"));
+        assert_eq!(node_gateway(&routes), None);
+    }
+
+    #[test]
     fn the_manifests_grant_what_is_asked_for_and_tell_what_is_read() {
         let rbac = include_str!("../../../k8s/probe/rbac.yaml");
         for name in
