@@ -242,6 +242,8 @@ pub struct Proxy {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kubernetes {
+    /// What its certificate is for beside 10.2.0.43.
+    pub own_addresses: Vec<String>,
     /// JSON by path, as the API server gives it. Everything else is 404.
     pub api: BTreeMap<String, String>,
 }

@@ -9,6 +9,11 @@ use crate::probe::catalog::CauseId;
 use crate::probe::check::{Category, Check, Confidence, Outcome, Verdict};
 use crate::probe::facts::{Facts, FailureKind};
 
+/// What tells the pod network from the controller.
+const DECIDE: &str = "Run agent probe-pod, or this pod with hostNetwork: true: if the node reaches the controller, it is the pod network; if not, the controller or a firewall.";
+
+const LOOK: &str = "Look at the pods of the pod network (CNI) on this node, compare this pod's address and the CNI's range with the one that the cluster was set up with, and compare with a pod on the host network: agent probe-pod.";
+
 /// No more of a kind are shown.
 const MAX_SHOWN: usize = 4;
 
@@ -76,6 +81,7 @@ impl Role {
             Role::ClusterDns => "kubernetes.cluster-dns",
             Role::Node => "kubernetes.node",
             Role::OtherPod => "kubernetes.other-pod",
+            Role::ControlPlane => "kubernetes.control-plane",
         }
     }
 
@@ -85,6 +91,7 @@ impl Role {
             Role::ClusterDns => "the cluster's DNS",
             Role::Node => "the node",
             Role::OtherPod => "another pod",
+            Role::ControlPlane => "the control plane",
         }
     }
 }
@@ -101,7 +108,7 @@ impl Peer {
     fn is_direct(&self, cluster: &KubernetesFacts) -> bool {
         let nodes = cluster.nodes.get().into_iter().flatten();
         match self.role {
-            Role::Node | Role::OtherPod => true,
+            Role::Node | Role::OtherPod | Role::ControlPlane => true,
             Role::ApiServer | Role::ClusterDns => {
                 nodes.flat_map(|node| &node.addresses).any(|address| *address == self.address.ip())
             }
@@ -115,7 +122,7 @@ impl Peer {
             None => Some(true),
             Some(FailureKind::TimedOut | FailureKind::HostUnreachable | FailureKind::NetworkUnreachable) => Some(false),
             Some(FailureKind::Refused | FailureKind::Reset | FailureKind::Closed | FailureKind::Tls) => {
-                matches!(self.role, Role::Node | Role::OtherPod).then_some(true)
+                matches!(self.role, Role::Node | Role::OtherPod | Role::ControlPlane).then_some(true)
             }
             Some(_) => None,
         }
@@ -130,6 +137,10 @@ fn peer(peer: &Peer) -> Check {
     let check = match peer.reached() {
         Some(true) if failure.is_empty() => Check::yes(id, CATEGORY, target, format!("{name} answers{said}")),
         Some(true) => Check::yes(id, CATEGORY, target, format!("{name} is reached: {failure}")),
+        // A cloud's control plane may have addresses that are no business of pods.
+        Some(false) if peer.role == Role::ControlPlane => {
+            Check::unknown(id, CATEGORY, target, format!("{name} does not answer at its own address: {failure}"))
+        }
         Some(false) => no(id, target, CauseId::PodNetworkDead, format!("{name} can't be reached: {failure}")),
         None => Check::unknown(id, CATEGORY, target, format!("{name}: {failure}")),
     };
@@ -748,28 +759,27 @@ fn replacement(
     }
     let fault = "the controller is down, or a firewall or network policy before it drops packets";
     let of_the_cluster = of_the_cluster(facts, cluster);
-    // Its own node may drop what comes to that port for reasons of its own.
-    let only_node = silent_peers.iter().all(|peer| peer.role == Role::Node);
+    // Its own node, or the control plane, may drop what comes from pods for reasons of its own.
+    let weak = silent_peers.iter().all(|peer| peer.role != Role::OtherPod);
     if timeout
         && !host
-        && let Some(first) = silent_peers.first().filter(|_| !(only_node && of_the_cluster))
+        && let Some(first) = silent_peers.first().filter(|_| !(weak && of_the_cluster))
     {
-        let or = match (only_node, no_policy(cluster)) {
-            (true, _) => format!("; or else the node refuses to be asked, and {fault}"),
+        let or = match (weak, no_policy(cluster)) {
+            (true, _) => format!("; or else {} takes nothing from pods, and {fault}", first.role.name()),
             (false, true) => String::new(),
             (false, false) => "; a network policy might look the same".to_owned(),
         };
         return Some((
             CauseId::PodNetworkDead,
-            if only_node { Confidence::Possible } else { Confidence::Likely },
+            if weak { Confidence::Possible } else { Confidence::Likely },
             sentence(&format!(
                 "This pod's network is dead but for service addresses, which the node translates (NAT): {}, but neither {target} nor {} ({}) does{or}",
                 answer(&alive),
                 first.role.name(),
                 first.address
             )),
-            "Look at the pods of the pod network (CNI) on this node, compare this pod's address and the CNI's range with the one that the cluster was set up with, and compare with a pod on the host network: agent probe-pod."
-                .to_owned(),
+            (if weak { DECIDE } else { LOOK }).to_owned(),
         ));
     }
     if host || direct || of_the_cluster {
@@ -799,8 +809,7 @@ fn replacement(
                 "{target} does not answer, and only service addresses do ({}), which the node translates (NAT): {fault}, or this pod's network is dead for all but services",
                 names(&alive)
             )),
-            "Run agent probe-pod, or this pod with hostNetwork: true: if the node reaches the controller, it is the pod network; if not, the controller or a firewall."
-                .to_owned(),
+            DECIDE.to_owned(),
         )
     })
 }

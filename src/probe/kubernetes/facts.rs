@@ -97,6 +97,8 @@ pub enum Role {
     ApiServer,
     /// The cluster's DNS, at its service address.
     ClusterDns,
+    /// The API server, at an address of its own that its certificate names.
+    ControlPlane,
     /// The node that the pod is on.
     Node,
     /// Another pod, at its own address.
@@ -110,7 +112,7 @@ pub struct Peer {
     pub role: Role,
     /// Where it was tried.
     pub address: SocketAddr,
-    /// It is a pod on this pod's node.
+    /// It is, or may be, on this pod's node.
     #[serde(default)]
     pub same_node: bool,
     /// Why it could not be reached; `None` where it was.

@@ -35,6 +35,12 @@ const API_TIMEOUT: Duration = Duration::from_secs(5);
 /// At which a node is tried: the kubelet's.
 const KUBELET: u16 = 10250;
 
+/// At which API servers listen, as kubeadm sets them up.
+const API_PORT: u16 = 6443;
+
+/// No more addresses of the control plane are tried.
+const MAX_CONTROL_PLANE: usize = 3;
+
 /// No more other pods are tried.
 const MAX_PODS: usize = 3;
 
@@ -111,7 +117,15 @@ pub(super) async fn look_around(around: &Surroundings, within: Duration) -> Kube
         let (peers, api) = api_server(around, account.as_ref().ok(), limit, within).await;
         facts.peers = peers;
         match (api, &account) {
-            (Some(api), _) => read(api, around, &mut facts, limit).await,
+            (Some(api), _) => {
+                let own = own_addresses(&api);
+                let ((), own) =
+                    tokio::join!(read(api, around, &mut facts, limit), control_plane(own, around.port, limit));
+                facts.peers.extend(own.into_iter().map(|peer| {
+                    let node = &facts.pod.node_addresses;
+                    Peer { same_node: node.is_empty() || node.contains(&peer.address.ip()), ..peer }
+                }));
+            }
             (None, Err(why)) => facts.unasked = Some(why.clone()),
             (None, Ok(_)) => facts.unasked = Some("the API server can't be reached".to_owned()),
         }
@@ -179,6 +193,31 @@ async fn api_server<'a>(
     .await;
     let (peers, opened): (Vec<Peer>, Vec<Option<Api<'_>>>) = tried.into_iter().unzip();
     (peers, opened.into_iter().flatten().next())
+}
+
+/// The addresses that the API server has beside that of its service, by its certificate: kubeadm's and others' have the
+/// control plane's in it.
+fn own_addresses(api: &Api<'_>) -> Vec<IpAddr> {
+    let service = api.address().ip();
+    let own = |address: &IpAddr| {
+        // A pod may have one family alone.
+        address.is_ipv4() == service.is_ipv4()
+            && *address != service
+            && !address.is_loopback()
+            && !address.is_unspecified()
+    };
+    api.addresses().iter().copied().filter(own).take(MAX_CONTROL_PLANE).collect()
+}
+
+/// Tries the control plane at its own addresses. It listens at the one port or the other; refusing is as good.
+async fn control_plane(addresses: Vec<IpAddr>, port: u16, limit: Duration) -> Vec<Peer> {
+    join_all(addresses.into_iter().map(|address| async move {
+        let at = |port| tcp(Role::ControlPlane, SocketAddr::new(address, port), limit);
+        let (usual, other) = tokio::join!(at(API_PORT), at(port));
+        let lost = |peer: &Peer| peer.failure.as_ref().is_some_and(|failure| failure.kind != FailureKind::Refused);
+        if lost(&usual) && !lost(&other) { other } else { usual }
+    }))
+    .await
 }
 
 async fn version(api: &mut Api<'_>) -> String {

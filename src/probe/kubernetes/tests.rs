@@ -548,7 +548,17 @@ fn services_that_answer_by_nat_prove_nothing_of_the_pod_network() {
     node.kubeadm = kubeadm("10.88.0.0/16", "10.96.0.0/12");
     assert_judged(&at(node), CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
 
-    // Without any rights nothing tells, and nothing is claimed.
+    // Without any rights there is the control plane's own address, of the API server's certificate.
+    let mut certificate = unread.clone();
+    certificate.peers[3] = peer(Role::ControlPlane, "10.77.0.10:6443", Some(FailureKind::TimedOut));
+    assert_judged(&at(certificate.clone()), CauseId::TcpTimeout, CauseId::PodNetworkDead, Confidence::Possible);
+    certificate.peers[3].failure = Some(failure(FailureKind::Refused));
+    assert_judged(&at(certificate.clone()), CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
+    // It may be this very node.
+    certificate.peers[3].same_node = true;
+    assert_judged(&at(certificate), CauseId::TcpTimeout, CauseId::TcpTimeout, Confidence::Possible);
+
+    // Else nothing tells, and nothing is claimed.
     let mut blind = unread.clone();
     blind.peers.truncate(3);
     (blind.policies, blind.unasked) = (Asked::Not, Some("no service account".into()));
