@@ -101,7 +101,7 @@ causes! {
     AlreadyConnected = "already-connected", code!(AlreadyConnected), "an agent of that name is connected";
     IdleCut = "idle-cut", 62, "something on the way cuts idle connections";
 
-    PodNetworkDead = "pod-network-dead", 63, "nothing can be reached from this pod's network";
+    PodNetworkDead = "pod-network-dead", 63, "nothing, or services alone, can be reached from this pod's network";
     PodCidrMismatch = "pod-cidr-mismatch", 64, "pods get addresses that the cluster was not set up for";
     CidrOverlap = "cidr-overlap", 65, "address ranges of pods, services and hosts overlap";
     NetworkPolicy = "network-policy", 66, "a network policy cuts this pod off from the controller";

@@ -13,7 +13,7 @@ use super::catalog::CauseId;
 use super::check::{Check, Confidence, Outcome, Report, Verdict};
 use super::command;
 use super::kubernetes::facts::{Asked, KubernetesFacts};
-use super::kubernetes::no_policy;
+use super::kubernetes::{no_policy, reaches_directly};
 
 /// No log with a report in it is larger.
 const MAX_REPORT: u64 = 8 << 20;
@@ -278,6 +278,12 @@ fn of_pod_network(pod: &Report, host: &Report, pod_cause: CauseId, besides: &str
     let informed = with_knowledge_of(pod, host);
     let explained = cause(&informed).unwrap_or(pod_cause);
     let policies_excluded = [pod, host].iter().any(|report| report.facts.kubernetes.as_ref().is_some_and(no_policy));
+    let but = match policies_excluded {
+        true => "",
+        false => "; a network policy that forbids it would look the same",
+    };
+    let sure = if policies_excluded { Confidence::Certain } else { Confidence::Likely };
+    let next = "Look at the pods of the pod network (CNI) and of kube-proxy on this node, and compare the CNI's range with the one that the cluster was set up with.";
     let policy = |what: &str| {
         Verdict::of(
             CauseId::NetworkPolicy,
@@ -294,7 +300,9 @@ fn of_pod_network(pod: &Report, host: &Report, pod_cause: CauseId, besides: &str
             sentence: format!("Only the pod network fails: {}.{besides}", clause(&informed.sentence)),
             ..informed
         },
-        CauseId::AgentPortBlocked => policy("HTTP works from both, and only the agent port does not"),
+        CauseId::AgentPortBlocked if !policies_excluded => {
+            policy("HTTP works from both, and only the agent port does not")
+        }
         CauseId::MtuBlackHole => Verdict {
             confidence: Confidence::Certain,
             sentence: format!(
@@ -308,15 +316,31 @@ fn of_pod_network(pod: &Report, host: &Report, pod_cause: CauseId, besides: &str
             sentence: format!("Only on the pod network: {}.{besides}", clause(&pod.verdict.sentence)),
             ..pod.verdict.clone()
         },
-        cause if of_network(cause) && alive(pod) => policy("it reaches others in the cluster"),
+        // Service addresses prove nothing of the pod's own: the node translates them (NAT).
+        cause if silent(cause) && pod.facts.kubernetes.as_ref().is_some_and(reaches_directly) => Verdict::of(
+            CauseId::PodNetworkDead,
+            Confidence::Likely,
+            format!(
+                "The host's network reaches the controller, a pod on the same node does not, though it reaches others in the cluster: what pods send out of the cluster gets no answer, as it is not masqueraded, or a firewall knows the nodes' addresses only{but}.{besides}"
+            ),
+            "Look at how the pod network (CNI) masquerades what leaves the cluster, and at firewalls before the controller that know the nodes' addresses only.",
+        ),
+        cause if silent(cause) && alive(pod) => Verdict::of(
+            CauseId::PodNetworkDead,
+            sure,
+            format!(
+                "The pod network is dead on this node but for service addresses, which the node translates (NAT): the host's network reaches the controller, a pod on the same node does not{but}.{besides}"
+            ),
+            next,
+        ),
+        cause if of_network(cause) && alive(pod) && !policies_excluded => policy("it reaches others in the cluster"),
         cause if silent(cause) => Verdict::of(
             CauseId::PodNetworkDead,
-            if policies_excluded { Confidence::Certain } else { Confidence::Likely },
+            sure,
             format!(
-                "The pod network is dead on this node: the host's network reaches the controller, a pod on the same node does not{}.{besides}",
-                if policies_excluded { "" } else { "; a network policy that forbids everything would look the same" }
+                "The pod network is dead on this node: the host's network reaches the controller, a pod on the same node does not{but}.{besides}"
             ),
-            "Look at the pods of the pod network (CNI) and of kube-proxy on this node, and compare the CNI's range with the one that the cluster was set up with.",
+            next,
         ),
         _ => Verdict {
             sentence: format!("Only on the pod network: {}.{besides}", clause(&informed.sentence)),
@@ -449,7 +473,7 @@ mod tests {
     use super::*;
     use crate::probe::check::Category;
     use crate::probe::facts::{Connect, Facts, Failure, FailureKind, Site};
-    use crate::probe::kubernetes::facts::{Cni, Kubeadm, Node, Peer, PodNetwork, Role};
+    use crate::probe::kubernetes::facts::{Cni, Kubeadm, Node, Peer, PodNetwork, Policy, Role};
     use serde_json::json;
 
     /// A report of that verdict, in a cluster of which some peers answer.
@@ -467,6 +491,7 @@ mod tests {
         let peer = |role, address: &str, alive| Peer {
             role,
             address: address.parse().unwrap(),
+            same_node: false,
             failure: failure(alive),
             said: String::new(),
             ms: 1,
@@ -522,8 +547,9 @@ mod tests {
             (Some(C::TcpTimeout), None, None, None, "pod-network-dead", Likely),
             (Some(C::PodNetworkDead), Some(false), None, Some(true), "pod-network-dead", Likely),
             (Some(C::DnsServerDead), Some(false), None, Some(true), "pod-network-dead", Likely),
-            (Some(C::TcpTimeout), Some(true), None, Some(true), "network-policy", Likely),
-            (Some(C::ControllerDead), Some(true), None, Some(true), "network-policy", Likely),
+            (Some(C::TcpTimeout), Some(true), None, Some(true), "pod-network-dead", Likely),
+            (Some(C::ControllerDead), Some(true), None, Some(true), "pod-network-dead", Likely),
+            (Some(C::TcpRefused), Some(true), None, Some(true), "network-policy", Likely),
             (Some(C::AgentPortBlocked), Some(true), None, Some(true), "network-policy", Likely),
             (Some(C::DnsServerDead), Some(true), None, Some(true), "dns-server-dead", Likely),
             (Some(C::MtuBlackHole), None, None, None, "mtu-black-hole", Certain),
@@ -589,6 +615,53 @@ mod tests {
         // And nothing else can be meant where no network policy is for the pod.
         host.facts.kubernetes.as_mut().unwrap().policies = Asked::Is(Vec::new());
         assert_eq!(verdict(&pod, &host), ("pod-network-dead".to_owned(), Confidence::Certain));
+    }
+
+    /// The bridge plugin hands out 10.88.0.0/24, the cluster was given 10.244.0.0/16, services are reached by NAT.
+    #[test]
+    fn services_that_answer_the_pod_by_nat() {
+        let cidr = |text: &str| text.parse().unwrap();
+        let mut pod = report(Some(CauseId::TcpTimeout), Some(true));
+        let cluster = pod.facts.kubernetes.as_mut().unwrap();
+        cluster.pod.addresses = vec!["10.88.0.3".parse().unwrap()];
+        cluster.unasked = Some("no service account".into());
+        let host = report(None, Some(true));
+        assert_eq!(verdict(&pod, &host), ("pod-network-dead".to_owned(), Confidence::Likely));
+        // The host's side has read the ranges.
+        let mut knows = host.clone();
+        let cluster = knows.facts.kubernetes.as_mut().unwrap();
+        (cluster.pod.node, cluster.pod.host_network) = (Some("n1".into()), Some(true));
+        cluster.nodes = Asked::Is(vec![Node {
+            name: "n1".into(),
+            pod_cidrs: vec![cidr("10.244.0.0/24")],
+            addresses: vec!["10.77.0.11".parse().unwrap()],
+        }]);
+        assert_eq!(verdict(&pod, &knows), ("pod-cidr-mismatch".to_owned(), Confidence::Certain));
+        // The policies: none, one that is for this pod, one that may be.
+        let policy = |selects| Asked::Is(vec![Policy { name: "deny".into(), selects, egress: Vec::new() }]);
+        let mut host = host;
+        for (policies, id, confidence) in [
+            (Asked::Is(Vec::new()), "pod-network-dead", Confidence::Certain),
+            (policy(Some(false)), "pod-network-dead", Confidence::Certain),
+            (policy(Some(true)), "network-policy", Confidence::Certain),
+            (policy(None), "pod-network-dead", Confidence::Likely),
+        ] {
+            host.facts.kubernetes.as_mut().unwrap().policies = policies;
+            assert_eq!(verdict(&pod, &host), (id.to_owned(), confidence));
+        }
+        // A pod that others answer at their own addresses: it is the way out of the cluster.
+        host.facts.kubernetes.as_mut().unwrap().policies = Asked::Is(Vec::new());
+        let other = Peer {
+            role: Role::OtherPod,
+            address: "10.244.3.2:53".parse().unwrap(),
+            same_node: false,
+            failure: None,
+            said: String::new(),
+            ms: 1,
+        };
+        pod.facts.kubernetes.as_mut().unwrap().peers.push(other);
+        assert_eq!(verdict(&pod, &host), ("pod-network-dead".to_owned(), Confidence::Likely));
+        assert!(compare(&side(&pod), &side(&host)).verdict.sentence.contains("masqueraded"));
     }
 
     #[test]

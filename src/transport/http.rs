@@ -370,6 +370,9 @@ async fn read_body(mut incoming: Incoming, limits: BodyLimits) -> (Vec<u8>, bool
     (body, stalled)
 }
 
+/// An alert's record (RFC 8446, section 5.1): what a TLS port says to who does not speak TLS.
+const TLS_ALERT: &[u8] = &[21, 3];
+
 /// Why there is no answer, of which `received` is what came; what isn't HTTP isn't Jenkins.
 fn cause(error: &hyper::Error, received: &[u8], waited: Duration) -> Cause {
     if let Some(io) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
@@ -385,6 +388,8 @@ fn cause(error: &hyper::Error, received: &[u8], waited: Duration) -> Cause {
         "the answer's headers are too large".to_owned()
     } else if received.is_empty() {
         return Cause::Closed;
+    } else if received.starts_with(TLS_ALERT) {
+        "no HTTP answer but a TLS alert".to_owned()
     } else if !received.starts_with(b"HTTP/1.") {
         format!("no HTTP answer but {line:?}")
     } else if error.is_incomplete_message() {
@@ -548,6 +553,7 @@ mod tests {
         for (bad, expected) in [
             ("SSH-2.0-OpenSSH\r\n\r\n", "no HTTP answer but \"SSH-2.0-OpenSSH\""),
             ("SSH-2.0-OpenSSH", "no HTTP answer"),
+            ("\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{50}", "a TLS alert"),
             ("HTTP/2 200\r\n\r\n", "no HTTP answer"),
             ("HTTP/1.1 20\r\n\r\n", "unusable"),
             ("HTTP/1.1 2000 x\r\n\r\n", "unusable"),

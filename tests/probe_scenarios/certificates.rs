@@ -40,8 +40,10 @@ pub fn acceptor(kind: Certificate) -> io::Result<TlsAcceptor> {
 }
 
 /// TLS of the API server.
-pub fn api_server(address: &str) -> io::Result<TlsAcceptor> {
-    signed(&["kubernetes.default.svc", address], (2020, 2120))
+pub fn api_server(address: &str, own: &[String]) -> io::Result<TlsAcceptor> {
+    let own = own.iter().map(String::as_str);
+    let names: Vec<&str> = ["kubernetes.default.svc", address].into_iter().chain(own).collect();
+    signed(&names, (2020, 2120))
 }
 
 fn signed(names: &[&str], years: (i32, i32)) -> io::Result<TlsAcceptor> {

@@ -174,11 +174,15 @@ pub fn hindrance() -> Option<String> {
 
 fn rules(settings: &scenario::Network) -> String {
     let counted = |rule: &String| {
-        let verdict = [" drop", " reject"].iter().find_map(|verdict| rule.find(verdict)).unwrap_or(rule.len());
+        let verdict =
+            [" drop", " reject", " masquerade"].iter().find_map(|verdict| rule.find(verdict)).unwrap_or(rule.len());
         let (condition, verdict) = rule.split_at(verdict);
         format!("{condition} counter{verdict} comment \"{}\"\n", rule.replace('"', "'"))
     };
     let forward: String = settings.router.iter().map(counted).collect();
+    let agent = settings.agent;
+    let masqueraded = settings.masqueraded.iter().map(|to| format!("ip saddr {agent} ip daddr {to} masquerade"));
+    let postrouting: String = masqueraded.map(|rule| counted(&rule)).collect();
     // Without a counter: a peer that sends nothing large gives no cause to complain.
     let silent = match settings.path_mtu.or(settings.path_mtu_back) {
         Some(_) => "icmp type destination-unreachable drop\nicmpv6 type packet-too-big drop\n",
@@ -186,6 +190,7 @@ fn rules(settings: &scenario::Network) -> String {
     };
     format!(
         "table inet fault {{\nchain forward {{\ntype filter hook forward priority 0\n{forward}}}\n\
+         chain postrouting {{\ntype nat hook postrouting priority 100\n{postrouting}}}\n\
          chain output {{\ntype filter hook output priority 0\n{silent}}}\n}}\n"
     )
 }

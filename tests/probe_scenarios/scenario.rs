@@ -41,6 +41,9 @@ pub struct Network {
     pub agent: Ipv4Addr,
     /// Rules of nftables for what the router forwards, either way. Each has to be hit.
     pub router: Vec<String>,
+    /// Addresses that what the agent sends reaches in the router's name, as services are reached through kube-proxy
+    /// from an address that is not of the cluster. Each has to be.
+    pub masqueraded: Vec<Ipv4Addr>,
     /// Whether the agent's machine has a default route.
     pub default_route: bool,
     /// The largest packet that passes from the router to the controller. What is larger vanishes without a word.
@@ -62,6 +65,7 @@ impl Default for Network {
         Network {
             agent: Ipv4Addr::new(10, 1, 0, 2),
             router: Vec::new(),
+            masqueraded: Vec::new(),
             default_route: true,
             path_mtu: None,
             path_mtu_back: None,
@@ -238,6 +242,8 @@ pub struct Proxy {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kubernetes {
+    /// What its certificate is for beside 10.2.0.43.
+    pub own_addresses: Vec<String>,
     /// JSON by path, as the API server gives it. Everything else is 404.
     pub api: BTreeMap<String, String>,
 }

@@ -104,7 +104,7 @@ async fn proxy(mut stream: TcpStream, proxy: &Proxy) -> io::Result<()> {
 /// An API server that knows a few objects, given as JSON by path.
 pub async fn api_server(settings: &Kubernetes) -> io::Result<()> {
     let listener = TcpListener::bind((API_SERVER, 443)).await?;
-    let tls = certificates::api_server(API_SERVER)?;
+    let tls = certificates::api_server(API_SERVER, &settings.own_addresses)?;
     let objects = Arc::new(settings.api.clone());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

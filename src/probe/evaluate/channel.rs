@@ -2,7 +2,7 @@
 
 use crate::probe::catalog::CauseId;
 use crate::probe::check::{Category, Check, Confidence};
-use crate::probe::facts::{Attempt, Facts, FailureKind, Hold};
+use crate::probe::facts::{Attempt, Facts, FailureKind, Hold, Way};
 
 const HERE: Category = Category::Authentication;
 
@@ -23,7 +23,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     if let Some(attempt) = &facts.attempt {
         checks.push(refused(facts, "authentication.start", name, attempt));
     }
-    checks.extend(facts.hold.as_ref().map(held));
+    checks.extend(facts.hold.as_ref().map(|hold| held(hold, facts.configuration.way)));
     checks
 }
 
@@ -75,7 +75,7 @@ fn refused(facts: &Facts, id: &'static str, name: &str, refusal: &Attempt) -> Ch
     }
 }
 
-fn held(hold: &Hold) -> Check {
+fn held(hold: &Hold, way: Way) -> Check {
     let (id, here) = ("hold.idle", Category::Hold);
     let target = format!("{} {}", hold.what, hold.address).trim().to_owned();
     if let Some(why) = &hold.skipped {
@@ -93,9 +93,21 @@ fn held(hold: &Hold) -> Check {
         FailureKind::TimedOut => ("forgotten by something on the way, without a word", Confidence::Certain),
         _ => ("ended", Confidence::Possible),
     };
-    Check::no(id, here, target, CauseId::IdleCut, format!("{who} after {after}: {}", ended.message))
+    let seen = match ended.kind {
+        FailureKind::Closed => format!("{who} after {after}"),
+        _ => format!("{who} after {after}: {}", ended.message),
+    };
+    let next = match way {
+        Way::Websocket => {
+            "Raise the idle timeout of the load balancer, proxy or NAT on the way above a minute: a WebSocket pings every 30 s."
+        }
+        Way::Tcp | Way::Direct => {
+            "Raise the idle timeout of the load balancer, proxy or NAT on the way above 5 minutes, or connect with -webSocket, which pings every 30 s."
+        }
+    };
+    Check::no(id, here, target, CauseId::IdleCut, seen)
         .means(format!("An idle connection does not last: it was {who} after {after}."))
-        .next("Raise the idle timeout of the load balancer, proxy or NAT on the way above 5 minutes, or connect with -webSocket, which pings every 30 s.")
+        .next(next)
         .sure(sure)
         .took(hold.held_ms)
 }

@@ -79,7 +79,11 @@ fn work_dir(environment: &Environment) -> Option<Check> {
     let dir = environment.work_dir.as_ref()?;
     let id = "environment.work-dir";
     if let Some(problem) = &dir.problem {
-        let means = format!("The work directory {} can't be used: {problem}.", dir.path);
+        // The path may be that of a directory above it.
+        let means = match problem.strip_prefix(&*dir.path).and_then(|rest| rest.strip_prefix(' ')) {
+            Some(rest) => format!("The work directory {} {rest}.", dir.path),
+            None => format!("The work directory {} can't be used: {problem}.", dir.path),
+        };
         let next = format!(
             "Mount a directory there that uid {} may write to (securityContext.fsGroup), or give another -workDir.",
             environment.uid

@@ -35,7 +35,21 @@ pub(super) fn checks(facts: &Facts, site: &Site) -> Vec<Check> {
         true => Check::skipped(ID, HERE, &*site.url, "large packets are lost"),
         false => discovery(facts, site, listener, login),
     };
-    vec![mtu, discovery]
+    let mut checks = vec![mtu, discovery];
+    checks.extend(login_page(facts, login).filter(|_| listener.answer.is_some() && !black_hole));
+    checks
+}
+
+/// A start over TCP has no need of the login page; that it is silent beside another page that isn't is worth a word.
+fn login_page(facts: &Facts, login: &Exchange) -> Option<Check> {
+    let failure = login.failure.as_ref().filter(|failure| failure.kind == FailureKind::TimedOut)?;
+    (facts.configuration.way != Way::Websocket).then(|| {
+        Check::no("http.login", HERE, &*login.url, CauseId::HttpTimeout, &*failure.message)
+            .means("Another page is answered, and this one is not: the controller is busy, or large answers are lost on the way.")
+            .next("Look at the controller's load, and probe again.")
+            .warning()
+            .took(login.ms)
+    })
 }
 
 /// What a start needs an answer to.

@@ -160,7 +160,7 @@ fn unresolved(name: &Name, servers: &[(IpAddr, Server)]) -> Check {
     if let Some((known, found)) = first_found(name) {
         let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
         return Check::no(id, HERE, target, CauseId::DnsSearchList, format!("{said}, though {known} is {}", shown.join(", ")))
-            .means(format!("The name server knows {known}., but the system's resolver does not get there from {target}: the search list or ndots of /etc/resolv.conf is in the way."))
+            .means(format!("The name server knows {known}, but the system's resolver does not get there from {target}: the search list or ndots of /etc/resolv.conf is in the way."))
             .next(format!("Write the host name in the URL with a dot at its end ({known}.), or correct search and ndots in /etc/resolv.conf (in a pod: dnsConfig)."));
     }
     if all(Server::Dead) {

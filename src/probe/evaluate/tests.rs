@@ -426,7 +426,10 @@ fn a_black_hole_is_known_by_what_the_kernel_can_not_deliver() {
     site.large.as_mut().unwrap().unsent = Some(0);
     assert_eq!(judge(&facts).0, "ok", "one silent answer is no proof");
     facts.sites[0].login = Some(failed(FailureKind::TimedOut, "timed out after 5 s"));
-    assert_eq!(judge(&facts).0, "mtu-black-hole");
+    assert_eq!(judge(&facts), ("mtu-black-hole".to_owned(), vec![]));
+    // That page alone.
+    facts.sites[0].large = good().sites[0].large.clone();
+    assert_eq!(judge(&facts), ("ok".to_owned(), vec!["http-timeout"]));
 }
 
 #[test]
@@ -450,6 +453,30 @@ fn a_probe_that_is_cut_off_does_not_say_that_all_is_well() {
     facts.sites[0].connects[0].failure = fail(FailureKind::OutOfTime, "the probe's time was up first");
     (facts.sites[0].listener, facts.sites[0].login, facts.agent_port) = (None, None, None);
     assert_eq!(judge(&facts).0, "inconclusive");
+}
+
+#[test]
+fn sentences_name_a_thing_once() {
+    let mut facts = good();
+    let dir = |path: &str, problem: &str| WorkDir { path: path.into(), problem: Some(problem.into()), free: None };
+    for (path, problem, sentence) in [
+        ("/data", "/data is not a directory", "The work directory /data is not a directory."),
+        ("/data/a", "/data is not a directory", "The work directory /data/a can't be used: /data is not a directory."),
+        ("/data", "/database is full", "The work directory /data can't be used: /database is full."),
+    ] {
+        facts.environment.work_dir = Some(dir(path, problem));
+        assert_eq!(evaluate(&facts).1.sentence, sentence);
+    }
+}
+
+#[test]
+fn who_is_on_a_web_socket_is_not_sent_there() {
+    for (mut facts, sent) in [(good(), true), (web_socket(), false)] {
+        let ended = fail(FailureKind::Closed, "it was closed");
+        facts.hold = Some(Hold { wanted_ms: 90_000, held_ms: 5000, ended, ..Hold::default() });
+        let verdict = evaluate(&facts).1;
+        assert_eq!((&*verdict.id, verdict.next_step.contains("-webSocket")), ("idle-cut", sent), "{verdict:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Reading from the cluster's API server: one connection, GET requests one after the other, bounded answers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::facts::Asked;
+use crate::probe::certificate;
 use crate::probe::facts::{Failure, FailureKind};
 use crate::transport::proxy::host_port;
 use crate::transport::trust::{TlsConfig, TrustOptions};
@@ -65,11 +66,18 @@ pub(super) struct Api<'a> {
     account: &'a Account,
     limit: Duration,
     end: Instant,
-    sender: SendRequest<Empty<Bytes>>,
-    driver: JoinHandle<()>,
+    connection: Connection,
 }
 
-impl Drop for Api<'_> {
+/// A connection that questions can be asked on.
+struct Connection {
+    sender: SendRequest<Empty<Bytes>>,
+    driver: JoinHandle<()>,
+    /// The addresses that the server's certificate is for.
+    addresses: Vec<IpAddr>,
+}
+
+impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();
     }
@@ -90,8 +98,18 @@ impl<'a> Api<'a> {
         end: Instant,
     ) -> Result<Self, Failure> {
         let authority = host_port(host, address.port());
-        let (sender, driver) = start(stream, host, &authority, account, limit).await?;
-        Ok(Api { address, host, authority, account, limit, end, sender, driver })
+        let connection = start(stream, host, &authority, account, limit).await?;
+        Ok(Api { address, host, authority, account, limit, end, connection })
+    }
+
+    /// Where it was reached.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The addresses that the server's certificate is for. Those that are no service's are its own.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.connection.addresses
     }
 
     /// `GET path`.
@@ -109,10 +127,10 @@ impl<'a> Api<'a> {
         };
         let end = self.end;
         let answer = async {
-            if self.sender.ready().await.is_err() {
+            if self.connection.sender.ready().await.is_err() {
                 self.reopen().await.map_err(|failure| failure.message)?;
             }
-            let response = self.sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let response = self.connection.sender.send_request(request).await.map_err(|error| error.to_string())?;
             let (head, body) = response.into_parts();
             Ok::<_, String>((head.status.as_u16(), read(body).await))
         };
@@ -128,9 +146,7 @@ impl<'a> Api<'a> {
 
     async fn reopen(&mut self) -> Result<(), Failure> {
         let stream = connect(self.address, self.limit).await?;
-        let (sender, driver) = start(stream, self.host, &self.authority, self.account, self.limit).await?;
-        self.sender = sender;
-        std::mem::replace(&mut self.driver, driver).abort();
+        self.connection = start(stream, self.host, &self.authority, self.account, self.limit).await?;
         Ok(())
     }
 
@@ -149,9 +165,12 @@ async fn start(
     authority: &str,
     account: &Account,
     limit: Duration,
-) -> Result<(SendRequest<Empty<Bytes>>, JoinHandle<()>), Failure> {
+) -> Result<Connection, Failure> {
     let stream = http::start_tls(&account.tls, host, authority, stream, limit).await;
     let stream = stream.map_err(|error| Failure::from(&error.cause))?;
+    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| certificate::parse(chain.first()?));
+    let names = leaf.map(|leaf| leaf.names).unwrap_or_default();
+    let addresses = names.iter().filter_map(|name| name.parse().ok()).collect();
     let handshake = Builder::new().handshake(TokioIo::new(stream)).await;
     let (sender, connection) =
         handshake.map_err(|error| Failure { kind: FailureKind::Other, message: error.to_string() })?;
@@ -159,7 +178,7 @@ async fn start(
     let driver = tokio::spawn(async move {
         let _ = connection.await;
     });
-    Ok((sender, driver))
+    Ok(Connection { sender, driver, addresses })
 }
 
 async fn read(mut incoming: Incoming) -> Result<Vec<u8>, String> {

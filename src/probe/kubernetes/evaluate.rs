@@ -9,6 +9,11 @@ use crate::probe::catalog::CauseId;
 use crate::probe::check::{Category, Check, Confidence, Outcome, Verdict};
 use crate::probe::facts::{Facts, FailureKind};
 
+/// What tells the pod network from the controller.
+const DECIDE: &str = "Run agent probe-pod, or this pod with hostNetwork: true: if the node reaches the controller, it is the pod network; if not, the controller or a firewall.";
+
+const LOOK: &str = "Look at the pods of the pod network (CNI) on this node, compare this pod's address and the CNI's range with the one that the cluster was set up with, and compare with a pod on the host network: agent probe-pod.";
+
 /// No more of a kind are shown.
 const MAX_SHOWN: usize = 4;
 
@@ -30,6 +35,11 @@ const POD_INTERFACES: &[&str] = &[
     "weave",
     "ovn",
 ];
+
+/// Whether a link is the pod network's own, by its name.
+pub(super) fn is_of_pods(interface: &str) -> bool {
+    POD_INTERFACES.iter().any(|prefix| interface.starts_with(prefix))
+}
 
 /// What the facts of the cluster mean, beside all other facts.
 ///
@@ -71,6 +81,7 @@ impl Role {
             Role::ClusterDns => "kubernetes.cluster-dns",
             Role::Node => "kubernetes.node",
             Role::OtherPod => "kubernetes.other-pod",
+            Role::ControlPlane => "kubernetes.control-plane",
         }
     }
 
@@ -80,15 +91,28 @@ impl Role {
             Role::ClusterDns => "the cluster's DNS",
             Role::Node => "the node",
             Role::OtherPod => "another pod",
+            Role::ControlPlane => "the control plane",
         }
     }
 }
 
 impl Peer {
-    /// Whether it is beyond this node, as far as can be told: a name server at a link-local address is a cache on the node.
+    /// Whether it is beyond this node, as far as can be told. A name server at a link-local address is a cache on the node.
     pub(in crate::probe) fn is_away(&self) -> bool {
         let link_local = matches!(self.address.ip(), IpAddr::V4(address) if address.is_link_local());
-        self.role != Role::Node && !link_local
+        self.role != Role::Node && !self.same_node && !link_local
+    }
+
+    /// Whether it was tried at an address that is its own. What goes to a service's address is sent on by this pod's
+    /// node, which often does so in its own name (NAT): the answer then finds its way back whatever address the pod has.
+    fn is_direct(&self, cluster: &KubernetesFacts) -> bool {
+        let nodes = cluster.nodes.get().into_iter().flatten();
+        match self.role {
+            Role::Node | Role::OtherPod | Role::ControlPlane => true,
+            Role::ApiServer | Role::ClusterDns => {
+                nodes.flat_map(|node| &node.addresses).any(|address| *address == self.address.ip())
+            }
+        }
     }
 
     /// Whether packets go there and back. Unknown where the answer may come from this node in the peer's name: a
@@ -98,7 +122,7 @@ impl Peer {
             None => Some(true),
             Some(FailureKind::TimedOut | FailureKind::HostUnreachable | FailureKind::NetworkUnreachable) => Some(false),
             Some(FailureKind::Refused | FailureKind::Reset | FailureKind::Closed | FailureKind::Tls) => {
-                matches!(self.role, Role::Node | Role::OtherPod).then_some(true)
+                matches!(self.role, Role::Node | Role::OtherPod | Role::ControlPlane).then_some(true)
             }
             Some(_) => None,
         }
@@ -113,6 +137,10 @@ fn peer(peer: &Peer) -> Check {
     let check = match peer.reached() {
         Some(true) if failure.is_empty() => Check::yes(id, CATEGORY, target, format!("{name} answers{said}")),
         Some(true) => Check::yes(id, CATEGORY, target, format!("{name} is reached: {failure}")),
+        // A cloud's control plane may have addresses that are no business of pods.
+        Some(false) if peer.role == Role::ControlPlane => {
+            Check::unknown(id, CATEGORY, target, format!("{name} does not answer at its own address: {failure}"))
+        }
         Some(false) => no(id, target, CauseId::PodNetworkDead, format!("{name} can't be reached: {failure}")),
         None => Check::unknown(id, CATEGORY, target, format!("{name}: {failure}")),
     };
@@ -364,15 +392,35 @@ fn pod_range(facts: &Facts, cluster: &KubernetesFacts) -> Option<Check> {
         None if !expected.is_empty() => {
             Some(Check::yes(id, CATEGORY, first.to_string(), format!("this pod's address is of {of}")))
         }
-        _ => {
-            let known: Vec<Cidr> = pod_subnets(cluster).iter().copied().chain(node_ranges).collect();
-            let outside = !known.is_empty() && !known.iter().any(|range| range.contains(*first));
-            outside.then(|| {
-                let seen = format!("this pod's address is not of {}; which network gave it is not known", join(&known));
-                Check::unknown(id, CATEGORY, first.to_string(), seen)
-            })
-        }
+        _ => of_no_known_range(cluster, &node_ranges, &own),
     }
+}
+
+/// An address that is not of what the cluster was set up with, in a network that is not known.
+fn of_no_known_range(cluster: &KubernetesFacts, node_ranges: &[Cidr], own: &[IpAddr]) -> Option<Check> {
+    let id = "kubernetes.pod-range";
+    let subnets = pod_subnets(cluster);
+    let known: Vec<Cidr> = subnets.iter().chain(node_ranges).copied().collect();
+    let address = own.iter().find(|address| {
+        let mut ranges = known.iter().filter(|range| range.is_ipv4() == address.is_ipv4()).peekable();
+        ranges.peek().is_some() && !ranges.any(|range| range.contains(**address))
+    })?;
+    let ranges = match (subnets, node_ranges) {
+        (_, []) => format!("not of kubeadm's podSubnet {}", join(subnets)),
+        ([], _) => format!("not of the nodes' range {}", join(node_ranges)),
+        _ => format!("neither of kubeadm's podSubnet {} nor of its node's range {}", join(subnets), join(node_ranges)),
+    };
+    let seen = format!("this pod's address {address} is {ranges}");
+    // A network that is known and hands out addresses of its own, as those of clouds do, may be right.
+    if !cluster.networks.is_empty() {
+        return Some(Check::unknown(id, CATEGORY, address.to_string(), seen));
+    }
+    let next = format!(
+        "Compare the range in the node's /etc/cni/net.d with {}, and set the pod network (CNI) to the one that the cluster was set up with.",
+        join(&known)
+    );
+    let means = "the cluster neither routes nor masquerades what pods with such an address send";
+    Some(no(id, address.to_string(), CauseId::PodCidrMismatch, seen).means(means).next(next))
 }
 
 /// A range and whose it is.
@@ -423,7 +471,7 @@ fn links(facts: &Facts) -> impl Iterator<Item = Range> {
         .iter()
         .filter(|route| route.gateway.is_none() && route.prefix > 0 && !route.reject)
         .filter_map(|route| {
-            let of_pods = POD_INTERFACES.iter().any(|prefix| route.interface.starts_with(prefix));
+            let of_pods = is_of_pods(&route.interface);
             let cidr = Cidr::new(route.network, route.prefix);
             let host_route = cidr == Cidr::new(route.network, u8::MAX);
             let link_local = match route.network {
@@ -513,12 +561,50 @@ fn unread(cluster: &KubernetesFacts) -> Option<String> {
     (!all.is_empty()).then(|| format!("not all of the cluster's configuration could be read ({})", all.join("; ")))
 }
 
-/// Whether what is away from this node can be reached: some of it, nothing of it, or not known.
-fn contrast(cluster: &KubernetesFacts) -> (Vec<&Peer>, Vec<&Peer>) {
-    let away = || cluster.peers.iter().filter(|peer| peer.is_away());
-    let alive = away().filter(|peer| peer.reached() == Some(true)).collect();
-    let dead = away().filter(|peer| peer.reached() == Some(false)).collect();
-    (alive, dead)
+/// What is away from this node, by whether it can be reached; those of which that is not known are in neither.
+struct Contrast<'a> {
+    alive: Vec<&'a Peer>,
+    dead: Vec<&'a Peer>,
+    /// Somebody answers at an address of its own.
+    direct: bool,
+    /// Nobody does, and these should.
+    silent: Vec<&'a Peer>,
+}
+
+fn contrast(cluster: &KubernetesFacts) -> Contrast<'_> {
+    let of = |reached| move |peer: &&Peer| peer.is_away() && peer.reached() == Some(reached);
+    let alive: Vec<_> = cluster.peers.iter().filter(of(true)).collect();
+    let dead: Vec<_> = cluster.peers.iter().filter(of(false)).collect();
+    let direct = alive.iter().any(|peer| peer.is_direct(cluster));
+    let silent = |peer: &&Peer| !direct && peer.is_direct(cluster) && peer.reached() == Some(false);
+    let silent = cluster.peers.iter().filter(silent).collect();
+    Contrast { alive, dead, direct, silent }
+}
+
+/// Whether somebody beyond this node answers at an address of its own.
+pub(in crate::probe) fn reaches_directly(cluster: &KubernetesFacts) -> bool {
+    contrast(cluster).direct
+}
+
+/// Whether this pod's address is of a range that the cluster was set up with, so that it is not NAT by which services
+/// answer.
+fn of_the_cluster(facts: &Facts, cluster: &KubernetesFacts) -> bool {
+    let nodes = cluster.nodes.get().into_iter().flatten().flat_map(|node| &node.pod_cidrs);
+    let ranges: Vec<&Cidr> = pod_subnets(cluster).iter().chain(nodes).collect();
+    own_addresses(facts, cluster).iter().any(|address| ranges.iter().any(|range| range.contains(*address)))
+}
+
+/// Whether the controller's address is a service's: those that answer then tell as much of it.
+fn is_service(facts: &Facts, cluster: &KubernetesFacts) -> bool {
+    let subnets = cluster.kubeadm.get().map_or(&[][..], |kubeadm| &kubeadm.service_subnets);
+    let named = |host: &str| {
+        let host = host.trim_end_matches('.');
+        !host.is_empty() && (host.ends_with(".svc") || host.contains(".svc.") || !host.contains(['.', ':']))
+    };
+    let by_address = |address: &SocketAddr| subnets.iter().any(|subnet| subnet.contains(address.ip()));
+    cluster.service.is_some()
+        || facts.sites.iter().any(|site| named(&site.host))
+        || wanted(facts).first().is_some_and(by_address)
 }
 
 fn names(peers: &[&Peer]) -> String {
@@ -529,6 +615,12 @@ fn names(peers: &[&Peer]) -> String {
         Some((last, _)) => (*last).to_owned(),
         None => String::new(),
     }
+}
+
+/// `the API server answers`, `the API server and the cluster's DNS answer`.
+fn answer(peers: &[&Peer]) -> String {
+    let several = peers.iter().any(|peer| peer.role != peers[0].role);
+    format!("{} {}", names(peers), if several { "answer" } else { "answers" })
 }
 
 /// Confirms or replaces the verdict that the other checks came to; `checks` holds all of them, those of [`evaluate`]
@@ -588,7 +680,7 @@ fn replacement(
         (cause, confidence, sentence(&format!("{}{means}", check.seen)), check.next_step.clone())
     };
     let host = on_host_network(facts, cluster) == Some(true);
-    let (alive, dead) = contrast(cluster);
+    let Contrast { alive, dead, direct, silent: silent_peers } = contrast(cluster);
     let nothing = alive.is_empty() && !dead.is_empty();
     let policy = checks.iter().find(|check| check.id == "kubernetes.network-policy");
 
@@ -599,9 +691,14 @@ fn replacement(
         return Some(told(check, CauseId::ControllerDead, Confidence::Certain));
     }
     if silent && !host {
-        if let Some(check) = failed(CauseId::PodCidrMismatch) {
-            let own = checks.iter().any(|check| check.id == "kubernetes.pod-range" && check.outcome == Outcome::No);
-            let confidence = if own || nothing { Confidence::Certain } else { Confidence::Likely };
+        let of_pod = |check: &Check| check.id == "kubernetes.pod-range";
+        // In a network that is not known, an address is told wrong by what the cluster was set up with alone: somebody
+        // who answers it directly knows better.
+        let unfounded = |check: &Check| of_pod(check) && cluster.networks.is_empty() && direct;
+        if let Some(check) = failed(CauseId::PodCidrMismatch).filter(|check| !unfounded(check)) {
+            let own = checks.iter().any(|check| of_pod(check) && check.outcome == Outcome::No);
+            let certain = nothing || (own && !cluster.networks.is_empty());
+            let confidence = if certain { Confidence::Certain } else { Confidence::Likely };
             return Some(told(check, CauseId::PodCidrMismatch, confidence));
         }
         let wanted = wanted(facts);
@@ -639,32 +736,105 @@ fn replacement(
     }
     let tried = wanted(facts);
     let target = tried.first().map_or_else(|| "the controller".to_owned(), SocketAddr::to_string);
+    let selected = cluster.policies.get().into_iter().flatten().any(|policy| policy.selects == Some(true));
     match policy.map(|check| (check, check.outcome)) {
         Some((check, Outcome::No)) => return Some(told(check, CauseId::NetworkPolicy, Confidence::Certain)),
-        Some((check, Outcome::Unknown)) if verdict.id != CauseId::TcpRefused.id() => {
+        Some((check, Outcome::Unknown)) if selected && verdict.id != CauseId::TcpRefused.id() => {
             return Some((
                 CauseId::NetworkPolicy,
                 Confidence::Likely,
-                sentence(&format!("{} answers, {target} does not, and {}", names(&alive), check.seen)),
+                sentence(&format!("{}, {target} does not, and {}", answer(&alive), check.seen)),
                 "Allow egress from this pod to the controller, HTTP port and agent port both, or show by agent probe-pod that the node can't reach it either."
                     .to_owned(),
             ));
         }
         _ => {}
     }
-    let gone = verdict.id == CauseId::TcpTimeout.id() || verdict.id == CauseId::HostUnreachable.id();
-    gone.then(|| {
-        (
+    if verdict.id == CauseId::AgentPortBlocked.id() {
+        return no_such_port(facts, cluster);
+    }
+    let timeout = verdict.id == CauseId::TcpTimeout.id();
+    if !timeout && verdict.id != CauseId::HostUnreachable.id() {
+        return None;
+    }
+    let fault = "the controller is down, or a firewall or network policy before it drops packets";
+    let of_the_cluster = of_the_cluster(facts, cluster);
+    // Its own node, or the control plane, may drop what comes from pods for reasons of its own.
+    let weak = silent_peers.iter().all(|peer| peer.role != Role::OtherPod);
+    if timeout
+        && !host
+        && let Some(first) = silent_peers.first().filter(|_| !(weak && of_the_cluster))
+    {
+        let or = match (weak, no_policy(cluster)) {
+            (true, _) => format!("; or else {} takes nothing from pods, and {fault}", first.role.name()),
+            (false, true) => String::new(),
+            (false, false) => "; a network policy might look the same".to_owned(),
+        };
+        return Some((
+            CauseId::PodNetworkDead,
+            if weak { Confidence::Possible } else { Confidence::Likely },
+            sentence(&format!(
+                "This pod's network is dead but for service addresses, which the node translates (NAT): {}, but neither {target} nor {} ({}) does{or}",
+                answer(&alive),
+                first.role.name(),
+                first.address
+            )),
+            (if weak { DECIDE } else { LOOK }).to_owned(),
+        ));
+    }
+    if host || direct || of_the_cluster {
+        let works = if host { "The node's network works" } else { "The pod network works" };
+        return Some((
             CauseId::ControllerDead,
             Confidence::Likely,
-            sentence(&format!(
-                "The pod network works ({} can be reached), but {target} does not answer: the controller is down, or a firewall or network policy before it drops packets",
-                names(&alive)
-            )),
+            sentence(&format!("{works} ({} can be reached), but {target} does not answer: {fault}", names(&alive))),
             "Check that the controller runs, and what filters packets on the way to it; agent probe-pod tells whether the node itself reaches it."
                 .to_owned(),
+        ));
+    }
+    if is_service(facts, cluster) {
+        return Some((
+            CauseId::ControllerDead,
+            Confidence::Likely,
+            sentence(&format!("{} at service addresses, and the controller's, {target}, does not: {fault}", answer(&alive))),
+            "Check that the controller runs and that its service has a ready pod (kubectl get endpoints), and what filters packets on the way to it; agent probe-pod tells whether the node itself reaches it."
+                .to_owned(),
+        ));
+    }
+    timeout.then(|| {
+        (
+            CauseId::TcpTimeout,
+            Confidence::Possible,
+            sentence(&format!(
+                "{target} does not answer, and only service addresses do ({}), which the node translates (NAT): {fault}, or this pod's network is dead for all but services",
+                names(&alive)
+            )),
+            DECIDE.to_owned(),
         )
     })
+}
+
+/// The service that the controller's host name stands for lets the agent port not through.
+fn no_such_port(facts: &Facts, cluster: &KubernetesFacts) -> Option<(CauseId, Confidence, String, String)> {
+    let (service, port) = (cluster.service.as_ref()?, facts.agent_port.as_ref()?);
+    let same_host = port.proxy.is_none() && facts.sites.iter().any(|site| site.host == port.host);
+    if !same_host || service.ports.is_empty() || service.ports.contains(&port.port) {
+        return None;
+    }
+    let ports: Vec<String> = service.ports.iter().map(u16::to_string).collect();
+    let (name, wanted) = (format!("{}/{}", service.namespace, service.name), port.port);
+    Some((
+        CauseId::AgentPortBlocked,
+        Confidence::Certain,
+        format!(
+            "HTTP works, but the controller's TCP port for agents is {wanted}, and service {name} has no port {wanted}, only {}.",
+            ports.join(", ")
+        ),
+        format!(
+            "Add port {wanted} to service {name}, or name the one that leads there with -tunnel {}:PORT, or connect with -webSocket.",
+            port.host
+        ),
+    ))
 }
 
 /// A capital letter and a full stop.

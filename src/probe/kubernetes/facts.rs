@@ -97,6 +97,8 @@ pub enum Role {
     ApiServer,
     /// The cluster's DNS, at its service address.
     ClusterDns,
+    /// The API server, at an address of its own that its certificate names.
+    ControlPlane,
     /// The node that the pod is on.
     Node,
     /// Another pod, at its own address.
@@ -110,6 +112,9 @@ pub struct Peer {
     pub role: Role,
     /// Where it was tried.
     pub address: SocketAddr,
+    /// It is, or may be, on this pod's node.
+    #[serde(default)]
+    pub same_node: bool,
     /// Why it could not be reached; `None` where it was.
     #[serde(default)]
     pub failure: Option<Failure>,
@@ -188,6 +193,8 @@ pub struct Service {
     pub ready: Option<usize>,
     /// How many are not.
     pub not_ready: Option<usize>,
+    /// Its TCP ports; none where that is not known, or where it has no address and so no ports of its own.
+    pub ports: Vec<u16>,
 }
 
 /// A network policy, as far as it says what may leave a pod.

@@ -13,7 +13,7 @@ use super::api::{self, Account, Api};
 use super::facts::{Asked, Cni, KubernetesFacts, Node, Peer, PodNetwork, Role, Service};
 use super::objects::{self, Data, Endpoints};
 use crate::probe::dns;
-use crate::probe::facts::{Failure, FailureKind, RecordKind, ResolvConf};
+use crate::probe::facts::{Failure, FailureKind, RecordKind, ResolvConf, Route};
 use crate::probe::{Target, system};
 use crate::transport::Cause;
 
@@ -34,6 +34,12 @@ const API_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// At which a node is tried: the kubelet's.
 const KUBELET: u16 = 10250;
+
+/// At which API servers listen, as kubeadm sets them up.
+const API_PORT: u16 = 6443;
+
+/// No more addresses of the control plane are tried.
+const MAX_CONTROL_PLANE: usize = 3;
 
 /// No more other pods are tried.
 const MAX_PODS: usize = 3;
@@ -71,12 +77,19 @@ pub async fn gather(target: &Target, within: Duration) -> Option<KubernetesFacts
         port: variable("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok()).unwrap_or(443),
         account: variable(SERVICE_ACCOUNT_VARIABLE).unwrap_or_else(|| SERVICE_ACCOUNT.to_owned()).into(),
         resolv_conf: dns::resolv_conf(&read("/etc/resolv.conf")),
-        gateway: routes.iter().filter(|route| route.prefix == 0).find_map(|route| route.gateway),
+        gateway: node_gateway(&routes),
         variables: VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect(),
         host_name: Some(read("/proc/sys/kernel/hostname").trim().to_owned()).filter(|name| !name.is_empty()),
         controller: target.discovery.urls.first().map(|url| url.host.clone()),
     };
     Some(look_around(&surroundings, within).await)
+}
+
+/// The default gateway where that may be the pod's node. It isn't on the node's own network, which has the pods'
+/// interfaces.
+fn node_gateway(routes: &[Route]) -> Option<IpAddr> {
+    let host = routes.iter().any(|route| super::evaluate::is_of_pods(&route.interface));
+    routes.iter().filter(|route| route.prefix == 0 && !host).find_map(|route| route.gateway)
 }
 
 pub(super) async fn look_around(around: &Surroundings, within: Duration) -> KubernetesFacts {
@@ -104,7 +117,15 @@ pub(super) async fn look_around(around: &Surroundings, within: Duration) -> Kube
         let (peers, api) = api_server(around, account.as_ref().ok(), limit, within).await;
         facts.peers = peers;
         match (api, &account) {
-            (Some(api), _) => read(api, around, &mut facts, limit).await,
+            (Some(api), _) => {
+                let own = own_addresses(&api);
+                let ((), own) =
+                    tokio::join!(read(api, around, &mut facts, limit), control_plane(own, around.port, limit));
+                facts.peers.extend(own.into_iter().map(|peer| {
+                    let node = &facts.pod.node_addresses;
+                    Peer { same_node: node.is_empty() || node.contains(&peer.address.ip()), ..peer }
+                }));
+            }
             (None, Err(why)) => facts.unasked = Some(why.clone()),
             (None, Ok(_)) => facts.unasked = Some("the API server can't be reached".to_owned()),
         }
@@ -118,7 +139,8 @@ pub(super) async fn look_around(around: &Surroundings, within: Duration) -> Kube
     };
     let (mut facts, dns, node) = tokio::join!(cluster, cluster_dns(&around.resolv_conf, limit), node);
     facts.peers.extend(dns);
-    facts.peers.extend(node);
+    // On the host network the gateway is the site's router.
+    facts.peers.extend(node.filter(|_| address("HOST_IP").is_some() || facts.pod.host_network != Some(true)));
     facts.peers.sort_by_key(|peer| (peer.role, peer.address));
     facts
 }
@@ -131,7 +153,7 @@ fn millis(begun: Instant) -> u64 {
 async fn tcp(role: Role, address: SocketAddr, limit: Duration) -> Peer {
     let begun = Instant::now();
     let failure = api::connect(address, limit).await.err();
-    Peer { role, address, failure, said: String::new(), ms: millis(begun) }
+    Peer { role, address, same_node: false, failure, said: String::new(), ms: millis(begun) }
 }
 
 /// Tries each address of the API server, and keeps the first connection that it can be asked on.
@@ -149,7 +171,8 @@ async fn api_server<'a>(
     let end = Instant::now() + API_TIMEOUT.min(within);
     let tried = join_all(addresses.into_iter().map(|address| async move {
         let begun = Instant::now();
-        let mut peer = Peer { role: Role::ApiServer, address, failure: None, said: String::new(), ms: 0 };
+        let mut peer =
+            Peer { role: Role::ApiServer, address, same_node: false, failure: None, said: String::new(), ms: 0 };
         let mut opened = None;
         match (api::connect(address, limit).await, account) {
             (Err(failure), _) => peer.failure = Some(failure),
@@ -170,6 +193,31 @@ async fn api_server<'a>(
     .await;
     let (peers, opened): (Vec<Peer>, Vec<Option<Api<'_>>>) = tried.into_iter().unzip();
     (peers, opened.into_iter().flatten().next())
+}
+
+/// The addresses that the API server has beside that of its service, by its certificate: kubeadm's and others' have the
+/// control plane's in it.
+fn own_addresses(api: &Api<'_>) -> Vec<IpAddr> {
+    let service = api.address().ip();
+    let own = |address: &IpAddr| {
+        // A pod may have one family alone.
+        address.is_ipv4() == service.is_ipv4()
+            && *address != service
+            && !address.is_loopback()
+            && !address.is_unspecified()
+    };
+    api.addresses().iter().copied().filter(own).take(MAX_CONTROL_PLANE).collect()
+}
+
+/// Tries the control plane at its own addresses. It listens at the one port or the other; refusing is as good.
+async fn control_plane(addresses: Vec<IpAddr>, port: u16, limit: Duration) -> Vec<Peer> {
+    join_all(addresses.into_iter().map(|address| async move {
+        let at = |port| tcp(Role::ControlPlane, SocketAddr::new(address, port), limit);
+        let (usual, other) = tokio::join!(at(API_PORT), at(port));
+        let lost = |peer: &Peer| peer.failure.as_ref().is_some_and(|failure| failure.kind != FailureKind::Refused);
+        if lost(&usual) && !lost(&other) { other } else { usual }
+    }))
+    .await
 }
 
 async fn version(api: &mut Api<'_>) -> String {
@@ -199,7 +247,7 @@ async fn cluster_dns(conf: &ResolvConf, limit: Duration) -> Vec<Peer> {
                 (Err(failure), None) => (None, format!("over TCP; over UDP: {}", failure.message)),
                 (Err(udp), Some(_)) => (Some(udp), String::new()),
             };
-            Peer { role: Role::ClusterDns, address, failure, said, ms: millis(begun) }
+            Peer { role: Role::ClusterDns, address, same_node: false, failure, said, ms: millis(begun) }
         }
     }))
     .await
@@ -263,9 +311,14 @@ async fn read(mut api: Api<'_>, around: &Surroundings, facts: &mut KubernetesFac
     }
     // Pods that are there in every cluster, and listen.
     if let Asked::Is(found) = endpoints(api, "kube-system", "kube-dns").await {
-        let others = found.ready.iter().filter(|(address, _)| !facts.pod.addresses.contains(address)).take(MAX_PODS);
-        let others = others.map(|(address, port)| SocketAddr::new(*address, port.unwrap_or(dns::PORT)));
-        facts.peers.extend(join_all(others.map(|address| tcp(Role::OtherPod, address, limit))).await);
+        let own_node = facts.pod.node.clone();
+        let others = found.ready.iter().filter(|other| !facts.pod.addresses.contains(&other.address)).take(MAX_PODS);
+        let others = others.map(|other| async {
+            let address = SocketAddr::new(other.address, other.port.unwrap_or(dns::PORT));
+            let same_node = other.node.is_some() && other.node == own_node;
+            Peer { same_node, ..tcp(Role::OtherPod, address, limit).await }
+        });
+        facts.peers.extend(join_all(others).await);
     }
 }
 
@@ -328,6 +381,15 @@ async fn service(api: &mut Api<'_>, host: &str, own_namespace: Option<&str>) -> 
     struct Spec {
         #[serde(rename = "type", default)]
         kind: String,
+        #[serde(rename = "clusterIP", default)]
+        cluster_ip: String,
+        #[serde(default)]
+        ports: Vec<Port>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Port {
+        port: u16,
+        protocol: Option<String>,
     }
     let (namespace, name) = service_name(host, own_namespace)?;
     let path = format!("/api/v1/namespaces/{namespace}/services/{name}");
@@ -337,6 +399,12 @@ async fn service(api: &mut Api<'_>, host: &str, own_namespace: Option<&str>) -> 
         return None;
     }
     let mut service = Service { name: name.to_owned(), namespace: namespace.to_owned(), ..Service::default() };
+    // A headless one is no more than a name for its pods, with all of their ports.
+    if object.spec.cluster_ip.parse::<IpAddr>().is_ok() {
+        let ports = object.spec.ports.iter();
+        let tcp = ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"));
+        service.ports = tcp.map(|port| port.port).collect();
+    }
     if let Asked::Is(found) = endpoints(api, namespace, name).await {
         service.ready = Some(found.ready.len());
         service.not_ready = Some(found.not_ready);
@@ -626,6 +694,23 @@ mod tests {
         assert!(
             cluster_dns(&dns::resolv_conf("nameserver 127.0.0.1\nsearch example.org"), PEER_TIMEOUT).await.is_empty()
         );
+    }
+
+    #[test]
+    fn the_gateway_is_the_node_in_a_pod_alone() {
+        let route = |network: &str, prefix, gateway: Option<&str>, interface: &str| Route {
+            network: network.parse().unwrap(),
+            prefix,
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            interface: interface.into(),
+            metric: 0,
+            reject: false,
+        };
+        let default = route("0.0.0.0", 0, Some("10.88.0.1"), "eth0");
+        let mut routes = vec![default, route("10.88.0.0", 24, None, "eth0")];
+        assert_eq!(node_gateway(&routes), Some("10.88.0.1".parse().unwrap()));
+        routes.push(route("10.244.0.0", 24, None, "cni0"));
+        assert_eq!(node_gateway(&routes), None);
     }
 
     #[test]

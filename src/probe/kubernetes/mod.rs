@@ -13,7 +13,7 @@ pub mod objects;
 mod tests;
 pub mod yaml;
 
-pub(super) use evaluate::no_policy;
 pub use evaluate::{evaluate, judge};
+pub(super) use evaluate::{no_policy, reaches_directly};
 pub use facts::KubernetesFacts;
 pub use gather::{SERVICE_ACCOUNT, SERVICE_ACCOUNT_VARIABLE, VARIABLES, gather};

@@ -294,10 +294,21 @@ pub fn calico_node(json: &[u8]) -> Result<Vec<Cidr>, serde_json::Error> {
 /// Addresses behind a service: those that are ready, and how many are not.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
-    /// Each with the first TCP port, where one is told.
-    pub ready: Vec<(IpAddr, Option<u16>)>,
+    /// Those that are ready.
+    pub ready: Vec<Ready>,
     /// How many are not ready.
     pub not_ready: usize,
+}
+
+/// An address behind a service.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The address.
+    pub address: IpAddr,
+    /// The first TCP port, where one is told.
+    pub port: Option<u16>,
+    /// The node that it is on.
+    pub node: Option<String>,
 }
 
 /// Reads a `discovery.k8s.io/v1/EndpointSliceList`.
@@ -315,6 +326,8 @@ pub fn endpoints(json: &[u8]) -> Result<Endpoints, serde_json::Error> {
         addresses: Vec<String>,
         #[serde(default)]
         conditions: Conditions,
+        #[serde(rename = "nodeName")]
+        node_name: Option<String>,
     }
     #[derive(Deserialize, Default)]
     struct Conditions {
@@ -334,7 +347,9 @@ pub fn endpoints(json: &[u8]) -> Result<Endpoints, serde_json::Error> {
         for endpoint in slice.endpoints.unwrap_or_default() {
             // Not told counts as ready, says the API.
             if endpoint.conditions.ready.unwrap_or(true) {
-                result.ready.extend(endpoint.addresses.iter().filter_map(|text| Some((text.parse().ok()?, port))));
+                let addresses = endpoint.addresses.iter().filter_map(|text| text.parse().ok());
+                let node = endpoint.node_name;
+                result.ready.extend(addresses.map(|address| Ready { address, port, node: node.clone() }));
             } else {
                 result.not_ready += endpoint.addresses.len();
             }
@@ -402,6 +417,11 @@ struct PolicyPort {
 }
 
 impl Selector {
+    /// It selects every pod.
+    fn is_empty(&self) -> bool {
+        self.match_labels.is_empty() && self.match_expressions.is_empty()
+    }
+
     fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self.match_expressions.iter().all(|expression| {
@@ -460,7 +480,10 @@ pub fn policies(json: &[u8], labels: Option<&BTreeMap<String, String>>) -> Resul
     Ok(egress
         .map(|policy| Policy {
             name: policy.metadata.name,
-            selects: labels.map(|labels| policy.spec.pod_selector.selects(labels)),
+            selects: match labels {
+                Some(labels) => Some(policy.spec.pod_selector.selects(labels)),
+                None => policy.spec.pod_selector.is_empty().then_some(true),
+            },
             egress: policy.spec.egress.unwrap_or_default().into_iter().map(rule).collect(),
         })
         .collect())

@@ -10,7 +10,7 @@ use super::facts::*;
 use super::{evaluate, judge, objects};
 use crate::probe::catalog::CauseId;
 use crate::probe::check::{Category, Check, Confidence, Outcome, Verdict};
-use crate::probe::facts::{Connect, Facts, Failure, FailureKind, Interface, Route, Site};
+use crate::probe::facts::{AgentPort, Connect, Facts, Failure, FailureKind, Interface, Route, Site};
 
 fn cidr(text: &str) -> Cidr {
     text.parse().unwrap()
@@ -111,7 +111,8 @@ fn failure(kind: FailureKind) -> Failure {
 }
 
 fn peer(role: Role, address: &str, kind: Option<FailureKind>) -> Peer {
-    Peer { role, address: address.parse().unwrap(), failure: kind.map(failure), said: String::new(), ms: 1 }
+    let address = address.parse().unwrap();
+    Peer { role, address, same_node: false, failure: kind.map(failure), said: String::new(), ms: 1 }
 }
 
 /// The API server and DNS.
@@ -351,8 +352,14 @@ fn a_network_that_is_not_known() {
     };
     assert_eq!(complaints(&unknown("10.244.1.9", nodes(&["10.244.0.0/24", "10.244.1.0/24"]))), []);
     let strange = unknown("10.32.0.9", nodes(&["10.244.0.0/24", "10.244.1.0/24"]));
-    assert_eq!(complaints(&strange), [("kubernetes.pod-range".to_owned(), Outcome::Unknown)]);
-    assert_judged(&strange, CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
+    assert_eq!(complaints(&strange), [("kubernetes.pod-range".to_owned(), Outcome::No)]);
+    assert_judged(&strange, CauseId::TcpTimeout, CauseId::PodCidrMismatch, Confidence::Likely);
+    // A network with ranges of its own that does its work: somebody far away answers that very address.
+    let mut works = strange.clone();
+    works.kubernetes.as_mut().unwrap().peers.push(peer(Role::OtherPod, "10.32.4.2:53", None));
+    assert_judged(&works, CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
+    works.kubernetes.as_mut().unwrap().peers[2].same_node = true;
+    assert_judged(&works, CauseId::TcpTimeout, CauseId::PodCidrMismatch, Confidence::Likely);
     // A cloud's own: neither kubeadm nor ranges.
     let mut cloud = unknown("10.32.0.9", nodes(&["", ""]));
     cloud.kubernetes.as_mut().unwrap().kubeadm = Asked::Absent;
@@ -460,7 +467,7 @@ fn a_dead_pod_network() {
     // One of them answers.
     let mut one = dead(FailureKind::TimedOut, None);
     one.kubernetes.as_mut().unwrap().peers[0].failure = None;
-    assert_judged(&one, CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
+    assert_judged(&one, CauseId::TcpTimeout, CauseId::TcpTimeout, Confidence::Possible);
     assert_judged(&one, CauseId::DnsServerDead, CauseId::DnsServerDead, Confidence::Likely);
     // A cache of names on the node is no more than the node.
     let mut cache = dead(FailureKind::TimedOut, None);
@@ -470,6 +477,129 @@ fn a_dead_pod_network() {
     let mut host = dead(FailureKind::TimedOut, None);
     host.kubernetes.as_mut().unwrap().pod.host_network = Some(true);
     assert_judged(&host, CauseId::TcpTimeout, CauseId::TcpTimeout, Confidence::Likely);
+}
+
+/// As in a cluster of Kubernetes 1.32 that was given 10.244.0.0/16 and whose bridge plugin hands out 10.88.0.0/24:
+/// what goes to a service is masqueraded, as it comes from no address of the cluster, and so it is answered.
+fn services_by_nat() -> KubernetesFacts {
+    let mut pod = pod("10.88.0.3");
+    (pod.node, pod.node_addresses) = (Some("n1".into()), vec![ip("10.77.0.11")]);
+    let node = |name: &str, pod_cidrs: Vec<Cidr>, address: &str| Node {
+        name: name.into(),
+        pod_cidrs,
+        addresses: vec![ip(address)],
+    };
+    KubernetesFacts {
+        pod,
+        peers: vec![
+            peer(Role::ApiServer, "10.96.0.1:443", None),
+            peer(Role::ClusterDns, "10.96.0.10:53", None),
+            peer(Role::Node, "10.77.0.11:10250", None),
+            peer(Role::OtherPod, "10.77.0.10:53", Some(FailureKind::TimedOut)),
+        ],
+        nodes: Asked::Is(vec![
+            node("control", vec![], "10.77.0.10"),
+            node("n1", vec![cidr("10.244.0.0/24")], "10.77.0.11"),
+        ]),
+        kubeadm: kubeadm("10.244.0.0/16", "10.96.0.0/12"),
+        networks: Vec::new(),
+        policies: Asked::Is(Vec::new()),
+        ..KubernetesFacts::default()
+    }
+}
+
+fn verdict_of(facts: &Facts) -> Verdict {
+    let mut checks = vec![Check::no("tcp.connect", Category::Tcp, "", CauseId::TcpTimeout, "timed out")];
+    checks.extend(evaluate(facts));
+    judge(facts, &mut checks, Verdict::of(CauseId::TcpTimeout, Confidence::Likely, "Packets are lost.", "Look."))
+}
+
+#[test]
+fn services_that_answer_by_nat_prove_nothing_of_the_pod_network() {
+    let at = |cluster: KubernetesFacts| facts_at(cluster, "jenkins.example", "10.77.1.10:18500");
+    // The ranges tell, with and without the configuration of the network.
+    let full = at(services_by_nat());
+    assert_judged(&full, CauseId::TcpTimeout, CauseId::PodCidrMismatch, Confidence::Likely);
+    let sentence = verdict_of(&full).sentence;
+    for words in ["10.88.0.3", "podSubnet 10.244.0.0/16", "10.244.0.0/24"] {
+        assert!(sentence.contains(words), "{sentence}");
+    }
+    let flannel = KubernetesFacts { networks: vec![flannel("10.88.0.0/16")], ..services_by_nat() };
+    assert_judged(&at(flannel), CauseId::TcpTimeout, CauseId::PodCidrMismatch, Confidence::Certain);
+    for half in [
+        KubernetesFacts { kubeadm: Asked::Forbidden, ..services_by_nat() },
+        KubernetesFacts { nodes: Asked::Forbidden, ..services_by_nat() },
+    ] {
+        let half = at(half);
+        assert_judged(&half, CauseId::TcpTimeout, CauseId::PodCidrMismatch, Confidence::Likely);
+    }
+
+    // Only that another pod does not answer at its own address.
+    let unread = KubernetesFacts { kubeadm: Asked::Forbidden, nodes: Asked::Forbidden, ..services_by_nat() };
+    let direct = at(unread.clone());
+    assert_judged(&direct, CauseId::TcpTimeout, CauseId::PodNetworkDead, Confidence::Likely);
+    let sentence = verdict_of(&direct).sentence;
+    assert!(sentence.contains("10.77.0.10:53") && sentence.contains("the cluster's DNS answer, but"), "{sentence}");
+    // Nor does the own node, which may have its reasons.
+    let mut node = unread.clone();
+    node.peers.pop();
+    node.peers[2].failure = Some(failure(FailureKind::TimedOut));
+    assert_judged(&at(node.clone()), CauseId::TcpTimeout, CauseId::PodNetworkDead, Confidence::Possible);
+    node.kubeadm = kubeadm("10.88.0.0/16", "10.96.0.0/12");
+    assert_judged(&at(node), CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
+
+    // Without any rights there is the control plane's own address, of the API server's certificate.
+    let mut certificate = unread.clone();
+    certificate.peers[3] = peer(Role::ControlPlane, "10.77.0.10:6443", Some(FailureKind::TimedOut));
+    assert_judged(&at(certificate.clone()), CauseId::TcpTimeout, CauseId::PodNetworkDead, Confidence::Possible);
+    certificate.peers[3].failure = Some(failure(FailureKind::Refused));
+    assert_judged(&at(certificate.clone()), CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
+    // It may be this very node.
+    certificate.peers[3].same_node = true;
+    assert_judged(&at(certificate), CauseId::TcpTimeout, CauseId::TcpTimeout, Confidence::Possible);
+
+    // Else nothing tells, and nothing is claimed.
+    let mut blind = unread.clone();
+    blind.peers.truncate(3);
+    (blind.policies, blind.unasked) = (Asked::Not, Some("no service account".into()));
+    let told = verdict_of(&at(blind.clone()));
+    assert_eq!((&*told.id, told.confidence), ("tcp-timeout", Confidence::Possible));
+    assert!(!told.sentence.contains("network works") && told.sentence.contains("network is dead"), "{told:?}");
+    assert!(told.next_step.starts_with("Run agent probe-pod"), "{told:?}");
+    // A router far away that says "host unreachable" has a way back.
+    assert_judged(&at(blind.clone()), CauseId::HostUnreachable, CauseId::HostUnreachable, Confidence::Likely);
+    // A controller that is a service itself is masqueraded just so.
+    let inside = facts_at(blind.clone(), "jenkins.ci.svc.cluster.local", "10.96.7.7:8080");
+    assert_judged(&inside, CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
+    assert!(!verdict_of(&inside).sentence.contains("network works"));
+    // Somebody answers directly: unless that is the neighbour.
+    blind.peers.push(peer(Role::OtherPod, "10.77.0.10:53", None));
+    assert_judged(&at(blind.clone()), CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
+    blind.peers[3].same_node = true;
+    assert_judged(&at(blind), CauseId::TcpTimeout, CauseId::TcpTimeout, Confidence::Possible);
+}
+
+#[test]
+fn a_service_without_the_agent_port() {
+    let service = |ports: &[u16]| Service {
+        name: "jenkins".into(),
+        namespace: "jenkins".into(),
+        ready: Some(1),
+        not_ready: Some(0),
+        ports: ports.to_vec(),
+    };
+    let with = |ports: &[u16]| {
+        let cluster = KubernetesFacts { service: Some(service(ports)), ..cluster() };
+        let mut facts = facts_at(cluster, "jenkins.jenkins.svc", "10.96.7.7:8080");
+        let host = "jenkins.jenkins.svc".to_owned();
+        facts.agent_port = Some(AgentPort { host, port: 18501, ..AgentPort::default() });
+        facts
+    };
+    let blocked = (CauseId::AgentPortBlocked, CauseId::AgentPortBlocked);
+    assert_judged(&with(&[8080, 50000]), blocked.0, blocked.1, Confidence::Certain);
+    for fine in [&[][..], &[8080, 18501]] {
+        assert_judged(&with(fine), blocked.0, blocked.1, Confidence::Likely);
+    }
 }
 
 #[test]
@@ -488,7 +618,7 @@ fn whether_a_pod_is_on_the_host_network_shows_in_its_addresses() {
 
 fn slices(ready: &[bool]) -> objects::Endpoints {
     let endpoints: Vec<Value> =
-        ready.iter().enumerate().map(|(i, ready)| json!({"addresses": [format!("10.244.0.{i}")], "conditions": {"ready": ready, "serving": ready}})).collect();
+        ready.iter().enumerate().map(|(i, ready)| json!({"addresses": [format!("10.244.0.{i}")], "nodeName": "node-0", "conditions": {"ready": ready, "serving": ready}})).collect();
     let list = json!({"kind": "EndpointSliceList", "metadata": {}, "items": [
         {"addressType": "IPv4", "endpoints": endpoints, "ports": [
             {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 5353, "protocol": "TCP"}]},
@@ -500,7 +630,14 @@ fn slices(ready: &[bool]) -> objects::Endpoints {
 fn a_service_without_a_ready_pod() {
     assert_eq!(
         slices(&[true, false]),
-        objects::Endpoints { ready: vec![(ip("10.244.0.0"), Some(5353))], not_ready: 1 }
+        objects::Endpoints {
+            ready: vec![objects::Ready {
+                address: ip("10.244.0.0"),
+                port: Some(5353),
+                node: Some("node-0".to_owned())
+            }],
+            not_ready: 1
+        }
     );
     let with = |ready: &[bool]| {
         let found = slices(ready);
@@ -509,6 +646,7 @@ fn a_service_without_a_ready_pod() {
             namespace: "ci".into(),
             ready: Some(found.ready.len()),
             not_ready: Some(found.not_ready),
+            ports: vec![8080],
         };
         facts_at(KubernetesFacts { service: Some(service), ..cluster() }, "jenkins", "10.96.7.7:8080")
     };
@@ -618,9 +756,13 @@ fn selectors() {
     );
     assert!(select(expression("app", "NotIn", &["x"])) && select(expression("app", "DoesNotExist", &[])));
     assert!(select(expression("jenkins", "Exists", &[])) && !select(expression("app", "Exists", &[])));
-    let unknown =
-        objects::policies(&bytes(&json!({"items": [{"metadata": {}, "spec": {"egress": []}}]})), None).unwrap();
-    assert_eq!(unknown[0].selects, None);
+    // Of a pod whose labels are not known it is clear only what selects all.
+    let unknown = |selector: Value| {
+        let spec = json!({"podSelector": selector, "egress": []});
+        objects::policies(&bytes(&json!({"items": [{"metadata": {}, "spec": spec}]})), None).unwrap()[0].selects
+    };
+    assert_eq!(unknown(json!({"matchLabels": {"jenkins": "agent"}})), None);
+    assert_eq!(unknown(json!({})), Some(true));
 }
 
 #[test]
@@ -635,7 +777,7 @@ fn what_may_not_be_read_is_unknown() {
     };
     let facts = facts(forbidden);
     assert_eq!(complaints(&facts), [("kubernetes.configuration".to_owned(), Outcome::Unknown)]);
-    assert_judged(&facts, CauseId::TcpTimeout, CauseId::ControllerDead, Confidence::Likely);
+    assert_judged(&facts, CauseId::TcpTimeout, CauseId::TcpTimeout, Confidence::Possible);
     let check = evaluate(&facts).into_iter().find(|check| check.outcome == Outcome::Unknown).unwrap();
     for what in ["nodes: forbidden", "kubeadm-config: forbidden", "network policies: HTTP 500", "IPPools"] {
         assert!(check.seen.contains(what), "{}", check.seen);
