@@ -233,6 +233,16 @@ fn the_agents_own_commands() {
     }
 }
 
+/// The probe finds nothing wrong, and writes nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe() {
+    let controller = controller().await;
+    for tag in images(&["minimal", "git"]) {
+        let found = run(podman().args(["--user", USER, &name(tag), "--probe=short", "-url", &controller.url()]));
+        assert!(found.starts_with("ok"), "{found}");
+    }
+}
+
 /// The init container and the build container as `PodTemplateBuilder.build` writes them.
 #[tokio::test(flavor = "multi_thread")]
 async fn agent_injection() {
