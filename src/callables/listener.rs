@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::{Call, Throw};
+use crate::calendar;
 use crate::channel::command::class_loader;
 use crate::channel::{Caller, Cancelled, RemoteOutput};
 use crate::object::{AccessError, Graph, Loader, NodeId, Value, View};
@@ -244,18 +245,10 @@ fn in_charset(secret: &str, charset: Option<&str>) -> Result<Vec<Vec<u8>>, Unkno
 fn utc_millis(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Years that begin in March: the leap day is the last of its year.
-    let day = days + 719_468;
-    let (era, day_of_era) = (day / 146_097, day % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (year, month, day) = calendar::date(days as i64);
     let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     let millis = since.subsec_millis();
-    format!("{year:04}-{month:02}-{day_of_month:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
 /// `TimeoutStepExecution$ConsoleLogFilterImpl2`, of a `timeout(activity: true)`: the step's timer starts anew while there

@@ -16,6 +16,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use crate::calendar;
 use crate::session::config::{LogFormat, LogSettings};
 use crate::session::milestones;
 
@@ -244,34 +245,20 @@ fn entry(format: LogFormat, colours: bool, time: SystemTime, event: &Event<'_>) 
     out
 }
 
-/// Year, month from 1, day from 1 of a count of days since 1970-01-01, in the Gregorian calendar.
-fn civil(days: u64) -> (u64, usize, u64) {
-    // Counted from 0000-03-01, so that a leap day ends its year.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month as usize, day)
-}
-
 fn java_time(since: Duration) -> String {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let seconds = since.as_secs();
-    let (year, month, day) = civil(seconds / 86_400);
+    let (year, month, day) = calendar::date(seconds as i64 / 86_400);
     let hour = seconds / 3_600 % 24;
     let half = if hour < 12 { "AM" } else { "PM" };
     let hour = (hour + 11) % 12 + 1;
     let (minute, second) = (seconds / 60 % 60, seconds % 60);
-    format!("{} {day}, {year} {hour}:{minute:02}:{second:02} {half}", MONTHS[month - 1])
+    format!("{} {day}, {year} {hour}:{minute:02}:{second:02} {half}", MONTHS[usize::from(month) - 1])
 }
 
 fn rfc3339(since: Duration) -> String {
     let seconds = since.as_secs();
-    let (year, month, day) = civil(seconds / 86_400);
+    let (year, month, day) = calendar::date(seconds as i64 / 86_400);
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
         seconds / 3_600 % 24,

@@ -21,6 +21,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::scan::{DirScanner, Visitor};
 use super::{At, BUFFER, Cancel, Error, Result, check};
+use crate::calendar;
 
 /// `FilePath.TarCompression`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -368,25 +369,10 @@ fn zip_error(error: zip::result::ZipError) -> Error {
 fn dos_time(seconds: i64) -> DateTime {
     const DAY: i64 = 86_400;
     let (days, time) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
-    // Years that begin in March, in eras of 400.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = calendar::date(days);
     let civil = u16::try_from(year).ok().and_then(|year| {
-        DateTime::from_date_and_time(
-            year,
-            month as u8,
-            day as u8,
-            (time / 3600) as u8,
-            (time / 60 % 60) as u8,
-            (time % 60) as u8,
-        )
-        .ok()
+        DateTime::from_date_and_time(year, month, day, (time / 3600) as u8, (time / 60 % 60) as u8, (time % 60) as u8)
+            .ok()
     });
     civil.unwrap_or_default()
 }

@@ -1,5 +1,7 @@
 //! Dates, as certificates and HTTP write them.
 
+use crate::calendar;
+
 const DAY: i64 = 86_400;
 
 /// Seconds since 1970 of a date and time in UTC; `None` for what is no date.
@@ -13,25 +15,14 @@ pub fn seconds(year: i64, month: u32, day: u32, hour: u32, minute: u32, second: 
     if !valid {
         return None;
     }
-    // Years begin in March, so that the leap day is a year's last (Howard Hinnant's days_from_civil).
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = i64::from((153 * month + 2) / 5 + day - 1);
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    let days = calendar::days(year, month.into(), day.into());
     Some(days * DAY + i64::from(hour * 3600 + minute * 60 + second))
 }
 
 /// `2026-11-26 19:30 UTC`.
 pub fn show(seconds: i64) -> String {
     let (days, of_day) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
-    let days = days + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + carry;
+    let (year, month, day) = calendar::date(days);
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", of_day / 3600, of_day / 60 % 60)
 }
 

@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::xml::{self, Element, ReportError};
+use crate::calendar;
 use crate::callables::{Throw, ThrowClass};
 use crate::files::attributes;
 
@@ -478,11 +479,7 @@ fn timestamp(text: &str) -> Option<i64> {
         }
         _ => return None,
     };
-    // The year begins in March, so that a leap day is its last.
-    let shifted = year - i64::from(month <= 2);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = 365 * shifted + shifted.div_euclid(4) - shifted.div_euclid(100) + shifted.div_euclid(400) + day_of_year
-        - 719_468;
+    let days = calendar::days(year, month, day);
     Some((days * 86_400 + hour * 3600 + minute * 60 + second - offset) * 1000 + millis)
 }
 

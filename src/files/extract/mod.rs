@@ -26,6 +26,7 @@ use self::tar_reader::{Kind, TarReader};
 use super::archive::Compression;
 use super::temp::unnamed_file;
 use super::{At, BUFFER, Cancel, Error, Result, check};
+use crate::calendar;
 
 /// How much may follow a tar's end mark to be read; the rest is left in the stream.
 const MAX_TRAILER: u64 = 1 << 20;
@@ -203,11 +204,7 @@ fn set_attributes(file: &File, path: &Path, mtime: Option<(i64, u32)>, mode: u32
 
 /// A zip entry's date, taken as UTC, in seconds since 1970.
 fn unix_time(date: DateTime) -> i64 {
-    let (year, month, day) = (i64::from(date.year()), i64::from(date.month()), i64::from(date.day()));
-    // The year begins in March, so that a leap day is its last.
-    let year = year - i64::from(month <= 2);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + day_of_year - 719_468;
+    let days = calendar::days(date.year().into(), date.month().into(), date.day().into());
     days * 86_400 + i64::from(date.hour()) * 3600 + i64::from(date.minute()) * 60 + i64::from(date.second())
 }
 
