@@ -58,7 +58,7 @@ async fn session() -> (Arc<End>, JoinHandle<CloseReason>, watch::Sender<bool>) {
         let connection = stdio::connect(input, output, Capability::OURS, PATIENCE).await.unwrap();
         let agent = Arc::new(Agent::new(None, None, None));
         let liveness = Liveness { idle: Duration::from_millis(150), patience: Duration::from_millis(300) };
-        serve(connection, &agent, liveness, &Arc::new(Status::new(None)), &mut stop).await
+        serve(connection, &agent, liveness, &Arc::new(Status::new(None)), &mut stop, None).await
     });
     let (input, output) = tokio::io::split(theirs);
     let end = controller::stdio(input, output).await.unwrap();

@@ -20,4 +20,4 @@ mod testing;
 
 pub use probe::probe;
 pub use run::{Served, run};
-pub use serve::{serve, serve_with};
+pub use serve::serve;

@@ -19,7 +19,7 @@ use super::notify::Notifier;
 use super::probe::Diagnosis;
 use super::retry::Retry;
 use super::status::Status;
-use super::{health, jnlp, milestones, serve_with};
+use super::{health, jnlp, milestones, serve};
 use crate::callables::{Agent, Denied, Jvm, Unfinished};
 use crate::channel::Liveness;
 use crate::probe::check::Report;
@@ -175,7 +175,7 @@ async fn live(
             tracing::warn!(target: milestones::TARGET, "there will be no JVM: {why}");
         }
         let agent = Arc::new(agent);
-        let reason = serve_with(connection, &agent, Liveness::default(), &watch.status, &mut stop, jvm).await;
+        let reason = serve(connection, &agent, Liveness::default(), &watch.status, &mut stop, jvm).await;
         tracing::info!(target: milestones::TARGET, "{reason}");
         tracing::info!(target: milestones::TARGET, "{}", agent.statistics.summary(SUMMARY));
         milestones::terminated();

@@ -22,19 +22,8 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves the controller over a connection until the channel ends; closes it in order once `stop` is set. `status` sees
-/// what passes.
+/// what passes. With `jvm` there is one for what is not native; `true` starts it at once.
 pub async fn serve(
-    connection: Connection,
-    agent: &Arc<Agent>,
-    liveness: Liveness,
-    status: &Arc<Status>,
-    stop: &mut watch::Receiver<bool>,
-) -> CloseReason {
-    serve_with(connection, agent, liveness, status, stop, None).await
-}
-
-/// As [`serve`], with a JVM for what is not native; `true` starts it at once.
-pub async fn serve_with(
     connection: Connection,
     agent: &Arc<Agent>,
     liveness: Liveness,

@@ -582,16 +582,7 @@ impl Channel {
                     None => Some(command),
                 }
             }
-            Command::Unexport { oid } => match owner(*oid) {
-                Owner::Native => Some(command),
-                Owner::Jvm => {
-                    router.return_export(*oid);
-                    self.queue_for_jvm(now, raw, None);
-                    None
-                }
-                Owner::Gone => None,
-            },
-            Command::InputClosed { oid } => match owner(*oid) {
+            Command::Unexport { oid } | Command::InputClosed { oid } => match owner(*oid) {
                 Owner::Native => Some(command),
                 Owner::Jvm => {
                     router.return_export(*oid);
