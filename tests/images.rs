@@ -247,6 +247,10 @@ async fn the_probe() {
 #[tokio::test(flavor = "multi_thread")]
 async fn agent_injection() {
     const INIT: &str = r#"["/bin/sh","-c","cp $(command -v jenkins-agent) /jenkins-agent/jenkins-agent;cp -R /usr/share/jenkins/. /jenkins-agent"]"#;
+    // The build container is made of `minimal` in both cases.
+    if images(&["minimal"]).is_empty() {
+        return;
+    }
     for tag in images(&["minimal", "git"]) {
         let injected = shared_directory();
         let injection = mount(injected.path(), "/jenkins-agent");
